@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From a full chunk to the next: claim one, write its header, copy the begins of the spans still open to its head, seal
+ * the old one. A thread killed in between leaves two owned chunks, both readable; it never leaves a hole.
+ *
+ * Copies keep a hung request's arguments alive however often the ring turns over: the outermost 8 and innermost 24 open
+ * spans, as long as they take no more than a quarter of the chunk. A span whose arguments do not fit keeps its name and
+ * its start; what lies between outer and inner keeps its depth.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "recorder/recorder.h"
+
+#define NONE UINT32_MAX
+#define GONE 0xffffu /* dc_open_.bytes: no arguments to carry */
+#define OPEN_FIXED 13u /* tag, start, depth, site */
+
+struct copies {
+	struct dc_thread_ *f;
+	const uint8_t *from; /* the old chunk */
+	uint8_t *base; /* the new one */
+	uint8_t *at;
+	uint8_t *end;
+	uint32_t count;
+};
+
+/* Argument codes that say "dropped": one byte a pair, as many as the site has. */
+static unsigned dropped_codes(struct dc_recorder *r, uint16_t site)
+{
+	return site < r->header->site_cap ? (r->sites[site].arg_count + 1u) / 2 : 0;
+}
+
+static void copy_open(struct dc_recorder *r, struct copies *c, uint32_t depth)
+{
+	struct dc_open_ *o = &c->f->open[depth];
+	bool whole = o->bytes != GONE && c->at + OPEN_FIXED + o->bytes <= c->end;
+	unsigned codes = whole ? 0 : dropped_codes(r, o->site);
+	if (!whole && (o->site == DC_SITE_INLINE || c->at + OPEN_FIXED + codes > c->end)) {
+		o->bytes = GONE;
+		return; /* its name goes with its arguments, or there is no room left */
+	}
+	uint64_t units = o->units;
+	uint16_t number = (uint16_t)(depth + 1);
+	c->at[0] = DC_KIND_OPEN;
+	memcpy(c->at + 1, &units, 8);
+	memcpy(c->at + 9, &number, 2);
+	memcpy(c->at + 11, &o->site, 2);
+	c->at += OPEN_FIXED;
+	if (whole) {
+		memcpy(c->at, c->from + o->at, o->bytes);
+		o->at = (uint16_t)(c->at - c->base);
+		c->at += o->bytes;
+	} else {
+		o->bytes = GONE;
+		memset(c->at, 0xff, codes);
+		c->at += codes;
+	}
+	c->count++;
+}
+
+static void copy_opens(struct dc_recorder *r, struct copies *c)
+{
+	uint32_t tracked = c->f->depth < DC_DEPTH_MAX_ ? c->f->depth : DC_DEPTH_MAX_;
+	uint32_t inner = tracked > DC_OPEN_OUTER + DC_OPEN_INNER ? tracked - DC_OPEN_INNER : DC_OPEN_OUTER;
+	for (uint32_t i = 0; i < tracked; i++) {
+		if (i < DC_OPEN_OUTER || i >= inner)
+			copy_open(r, c, i);
+		else
+			c->f->open[i].bytes = GONE;
+	}
+}
+
+static void seal(struct dc_recorder *r, struct dc_thread *t)
+{
+	struct dc_chunk_entry *e = &r->entries[t->chunk];
+	__atomic_store_n(&e->sealed, (uint32_t)(t->fast.last >> DC_COARSE_SHIFT), __ATOMIC_RELAXED);
+	/* [chunk-seal] release; pairs with the acquire of [chunk-claim]: our last stores come before the next owner's */
+	__atomic_store_n(&e->state, t->fast.state & ~DC_CHUNK_OWNED, __ATOMIC_RELEASE);
+}
+
+static void install(struct dc_recorder *r, struct dc_thread *t, uint32_t i, uint32_t generation, uint64_t now)
+{
+	struct dc_thread_ *f = &t->fast;
+	uint8_t *base = r->chunks + (size_t)i * r->chunk_bytes;
+	struct copies c = { .f = f,
+			    .from = f->chunk,
+			    .base = base,
+			    .at = base + sizeof(struct dc_chunk_header),
+			    .end = base + sizeof(struct dc_chunk_header) + r->chunk_bytes / 4 };
+	uint64_t events = t->events + (t->chunk != NONE ? dc_state_events(f->state) : 0);
+	copy_opens(r, &c);
+	*(struct dc_chunk_header *)base = (struct dc_chunk_header){
+		.first_event = events,
+		.start_units = now,
+		.generation = generation,
+		.lane = t->lane,
+		.tid = r->lanes[t->lane].tid,
+		.serial = r->lanes[t->lane].serial,
+		.depth = f->depth,
+		.opens = c.count,
+	};
+	t->switching = 1; /* up to here the old chunk is the lane's, whoever goes on with it */
+	DC_BARRIER_();
+	if (t->chunk != NONE)
+		seal(r, t);
+	t->events = events;
+	t->chunk = i;
+	f->chunk = base;
+	f->at = c.at;
+	f->limit = base + r->chunk_bytes - DC_CHUNK_SLACK;
+	f->last = now;
+	f->state = DC_CHUNK_OWNED | (uint64_t)generation << 32 | (uint64_t)(c.at - base);
+	f->state_word = &r->entries[i].state;
+	/* [chunk-commit] release; pairs with the reader's first acquire fence: the header is there */
+	__atomic_store_n(f->state_word, f->state, __ATOMIC_RELEASE);
+	DC_BARRIER_();
+	t->switching = 0;
+	__atomic_store_n(&r->lanes[t->lane].chunk, i, __ATOMIC_RELAXED); /* a hint for lookers */
+}
+
+int dc_chunk_switch(struct dc_recorder *r, struct dc_thread *t)
+{
+	uint32_t generation;
+	uint64_t now = dc_units_(&t->fast);
+	if (DC_UNLIKELY_(!__atomic_load_n(&r->window_units, __ATOMIC_RELAXED)))
+		dc_window_calibrate(r);
+	uint32_t i = dc_chunk_claim(r, t, now, &generation);
+	if (i == NONE) {
+		__atomic_fetch_add(&r->lanes[t->lane].dropped, 1, __ATOMIC_RELAXED); /* a count */
+		return -ENOSPC;
+	}
+	install(r, t, i, generation, now);
+	if (now >= __atomic_load_n(&r->next_anchor_units, __ATOMIC_RELAXED))
+		dc_anchor_take(r);
+	return 0;
+}

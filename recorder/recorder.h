@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the recorder of one process image holds. Inside of libdashcam; nobody else includes it.
+ *
+ *   dc_recorder   one page, MADV_WIPEONFORK: after any fork, raw clone included, the child finds zeros, which is the
+ *                 state before the first event, and starts a ring of its own; behind it, in the same mapping,
+ *   threads       a page of struct dc_thread per lane, wiped likewise, touched only when used
+ *   mirrors       plain memory that a child inherits: sites, strings and modules (sites.c, modules.c), so that ids stay
+ *                 what they were, and the address of the control mapping (start.c: lasting), so that enable words stay
+ *                 readable and the child's own goes to the same place
+ *
+ * PHASES   none -> starting -> on <-> stopped        failed start: off (dc_start() may try again)
+ *          one thread starts (compare-exchange); first events of others wait for it, a few starts long at most; those
+ *          of handlers on top of it, and of who waited in vain, are counted in lost_early.
+ *
+ * ATOMICS. Table of pairs, beside those of the chunk protocol (ipc/ring.h):
+ *   [phase]          release when `on` is stored; acquire in dc_enter_slow(): who sees `on` sees the maps
+ *   [site-shape]     release in dc_site_register(); acquire in dc_plain_() and dc_record_general()
+ *   [table-publish]  release of an entry's `published` (and header counts); readers of the ring pread afterwards
+ *   [lane-free]      release when an exiting thread sets its bit; acquire of who takes the lane: sees its writer state
+ *   [trigger-slot]   release of the slot's seq; pairs with the reader's second look at it
+ *   [ring-magic]     release store of the magic; pairs with the reader's pread of the header
+ */
+#pragma once
+
+#include <limits.h>
+
+#include "ipc/event.h"
+#include "ipc/ring.h"
+#define DC_INSIDE_
+#include "recorder/dashcam.h"
+#include "recorder/dashcam_inline.h"
+#include "recorder/sys.h"
+
+enum dc_phase { DC_PHASE_NONE, DC_PHASE_STARTING, DC_PHASE_ON, DC_PHASE_STOPPED, DC_PHASE_OFF };
+
+/* One thread, from the ABI part on. One page, so a fork wipes whole threads and neighbours share no line. */
+struct dc_thread {
+	struct dc_thread_ fast; /* must be first */
+	struct dc_thread *nested; /* for handlers that interrupt an event; NULL until needed */
+	struct dc_thread *outer; /* of a nested one: whose */
+	uint32_t lane;
+	uint32_t chunk; /* index of the open chunk, ~0: none */
+	uint32_t own_hand; /* where the search for this lane's oldest chunk goes on */
+	uint32_t exit_rounds; /* TSD destructor rounds seen */
+	uint32_t switching; /* between two chunks: who leaves here leaves a lane that nobody can go on with */
+	uint64_t events; /* of the lane before the current chunk */
+	uint64_t misplaced;
+};
+static_assert(sizeof(struct dc_thread) <= DC_PAGE_BYTES, "a thread is one page");
+
+struct dc_recorder {
+	uint32_t phase; /* enum dc_phase */
+	uint32_t pages_taken; /* whether this page and those of the threads are of this image: start.c */
+	uint8_t *map; /* the ring */
+	uint64_t map_bytes;
+	struct dc_ring_header *header;
+	struct dc_ring_control *control; /* the writable view, for reading and DC_ENABLE_STOPPED only; no child has it */
+	const struct dc_ring_control *switches; /* the view that children inherit: what sites point to */
+	struct dc_ring_site *sites;
+	char *strings;
+	struct dc_ring_module *modules;
+	struct dc_ring_lane *lanes;
+	struct dc_ring_trigger *triggers;
+	struct dc_chunk_entry *entries;
+	uint8_t *chunks;
+	struct dc_thread *threads; /* lane_cap pages */
+	uint32_t lane_cap;
+	uint32_t chunk_cap;
+	uint32_t chunk_bytes;
+	uint32_t slow_clock;
+	uint32_t allocated; /* 1: all memory was there at the start, nothing is populated later */
+	uint32_t pid;
+	uint32_t chunks_fresh; /* next chunk never used; < header->chunks_grown: there are some */
+	uint32_t chunks_reserved; /* chunks that some thread has made or is making */
+	uint32_t growing; /* 1 while one thread takes a large step */
+	uint32_t grow_step; /* chunks of the next large step; of who is growing */
+	uint32_t grow_refused; /* coarse time of the last growth that failed */
+	uint32_t recycled; /* coarse time of the youngest event that was recycled; 0: none was */
+	uint32_t lanes_live;
+	uint32_t lanes_holding; /* lanes with more than one chunk, those of threads that are gone included */
+	uint32_t stamps; /* source of span token stamps */
+	uint32_t doorbell_rung; /* low half of the trigger_seq that last rang */
+	uint64_t window_ns;
+	uint64_t window_units; /* 0 until the tick rate is known, see dc_window_calibrate() */
+	uint64_t next_anchor_units;
+	uint64_t misplaced; /* of threads that are gone */
+	uint64_t lanes_free[DC_LANE_MAX / 64]; /* [lane-free] bit set: lane waits for a thread */
+	uint64_t lost_early; /* before there was a header to count in */
+	uint32_t pages[(4u << 20) / DC_PAGE_BYTES / 32]; /* which 4 KiB pages of the tables are populated */
+	char ring[112]; /* path */
+	char doorbell[108]; /* path; empty: off */
+};
+static_assert(sizeof(struct dc_recorder) <= DC_PAGE_BYTES, "wiped as one page");
+
+/* start.c */
+extern uint8_t dc_image; /* 1..255: counts the rings of this line of processes, so that a child knows its parent's marks */
+extern struct dc_recorder *dc_recorder; /* NULL until the first event; then for good */
+void dc_pages_keep(struct dc_recorder *r); /* in a child: nobody has a lane in them any more */
+bool dc_recorder_on(void); /* starts it if nobody has; true: record */
+void dc_missed(void); /* dc_recorder_on() said no: counts the event, unless recording is off on purpose */
+void dc_lost_early(struct dc_recorder *r);
+size_t dc_recorder_bytes(void); /* of its page and those of the threads */
+
+/*
+ * fork.c: around everything that works with the recorder, not just with a thread's page.
+ * dc_slow_leave(): true in a child that was forked meanwhile and goes on here: there is nothing any more to record with.
+ */
+void dc_slow_enter(void);
+bool dc_slow_leave(void);
+
+/* layout.c: sizes of a ring under a cap */
+void dc_layout_fill(struct dc_ring_header *h, uint64_t cap_bytes, uint32_t sites, uint32_t strings_bytes);
+
+/* populate.c */
+int dc_populate(struct dc_recorder *r, const void *at, size_t bytes); /* table pages: before their first touch */
+int dc_populate_chunks(struct dc_recorder *r, uint32_t first, uint32_t count);
+
+/* grow.c */
+#define DC_CHUNK_NONE UINT32_MAX
+uint32_t dc_grow(struct dc_recorder *r, uint32_t now); /* a new chunk, the caller's to take; NONE: no room; @now coarse */
+void dc_chunk_ready(struct dc_recorder *r, uint32_t i);
+
+/* claim.c */
+uint32_t dc_chunk_claim(struct dc_recorder *r, struct dc_thread *t, uint64_t now, uint32_t *ret_generation);
+
+/* chunk.c */
+int dc_chunk_switch(struct dc_recorder *r, struct dc_thread *t); /* 0, -ENOSPC: none to be had, counted */
+
+/* thread.c */
+void dc_thread_forget(void); /* the calling thread has no lane */
+void dc_thread_record(struct dc_recorder *r, struct dc_thread *t); /* writes a THREAD record; disarmed, with room */
+
+/* sites.c */
+extern uint32_t dc_control_off; /* control word of sites met while the recorder is off: 3 then, else 0 */
+int dc_site_register(struct dc_recorder *r, struct dc_site *site);
+int dc_sites_restore(struct dc_recorder *r); /* into a fresh ring: those the process (or its parent) had */
+uint32_t dc_sites_count(void); /* what that takes */
+uint32_t dc_strings_bytes(void);
+uint32_t dc_string_add(struct dc_recorder *r, const char *text, size_t max);
+
+/* event.c */
+void dc_stack_record(struct dc_site *site, const uint64_t *addresses, unsigned count);
+
+/* modules.c */
+/* /proc/self/maps into the mirror, and into the ring of @r unless NULL. @here: in a module just loaded, or NULL */
+void dc_modules_scan(struct dc_recorder *r, const void *here);
+int dc_modules_restore(struct dc_recorder *r); /* into a fresh ring, from the mirror */
+
+/* host.c */
+struct dc_host {
+	uint32_t clock; /* DC_CLOCK_* */
+	uint8_t boot_id[16];
+};
+const struct dc_host *dc_host(void);
+struct dc_self {
+	uint32_t pid;
+	uint64_t start_time; /* field 22 of /proc/self/stat */
+	uint64_t pid_namespace; /* inode number */
+};
+struct dc_self dc_self(void);
+void dc_self_name(char name[16]); /* the kernel's name of the process, whichever thread asks */
+uint32_t dc_clock_usable(void); /* DC_CLOCK_* */
+extern uint32_t dc_ticks_forbidden; /* PR_SET_TSC: even the vDSO must not be called */
+long dc_slurp(const char *path, char *text, size_t size); /* a small file, NUL-terminated; bytes read or -errno */
+
+/* clock.c */
+uint64_t dc_ticks(const struct dc_recorder *r); /* raw, of the clock in use; @r NULL: none yet */
+void dc_anchor_take(struct dc_recorder *r);
+void dc_window_calibrate(struct dc_recorder *r);
+uint64_t dc_units_of_ns(const struct dc_recorder *r, uint64_t ns); /* need the tick rate: wait for it, 1 ms at most */
+uint64_t dc_ns_of_units(const struct dc_recorder *r, uint64_t units);
+
+/* environment.c */
+struct dc_settings {
+	bool off;
+	bool doorbell;
+	uint64_t memory_bytes;
+	uint64_t window_ns;
+	const char *dir; /* NULL: default */
+	const char *name; /* NULL: the kernel's */
+};
+void dc_settings_read(const struct dc_opts *opts, struct dc_settings *ret_settings);
+
+/* sweep.c */
+void dc_sweep(int dir_fd, uint32_t uid);

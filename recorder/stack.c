@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * DC_STACK(): return addresses of the calling thread, by frame pointers. A frame pointer is believed only inside the
+ * stack we stand on: above the frame before it and below the thread control block (threads) or the top of the main
+ * stack. Code without frame pointers ends the walk early; the first address, our caller, is always there.
+ */
+#include <signal.h>
+#include <string.h>
+
+#include "recorder/recorder.h"
+
+#define STACK_MAX_BYTES (64u << 20)
+
+/* glibc and the loader put the main stack's top here; weak, because musl has no such name */
+extern void *__libc_stack_end __attribute__((weak));
+
+#if defined(__x86_64__) && defined(__GLIBC__)
+static bool on_alternate_stack(void)
+{
+	stack_t now = { .ss_flags = SS_ONSTACK };
+	return dc_sys(SYS_sigaltstack, NULL, &now) < 0 || now.ss_flags & SS_ONSTACK;
+}
+
+/* glibc places the control block of a thread above its stack, in the same mapping. */
+static uintptr_t thread_top(uintptr_t sp)
+{
+	const struct dc_recorder *r = dc_recorder;
+	const struct dc_thread_ *f = dc_thread_self;
+	uintptr_t tcb = (uintptr_t)__builtin_thread_pointer();
+	if (!f->line || r->lanes[((const struct dc_thread *)f)->lane].tid == r->pid)
+		return 0; /* nothing known of this thread yet, or the first, whose control block is elsewhere */
+	return tcb > sp && tcb - sp < STACK_MAX_BYTES && !on_alternate_stack() ? tcb : 0;
+}
+#else
+static uintptr_t thread_top(uintptr_t sp)
+{
+	(void)sp;
+	return 0;
+}
+#endif
+
+/* Highest address the walk may read, 0 when this is no stack we know (an alternate signal stack, a coroutine). */
+static uintptr_t stack_top(uintptr_t sp)
+{
+	uintptr_t main_top = &__libc_stack_end ? (uintptr_t)__libc_stack_end : 0;
+	return main_top > sp && main_top - sp < STACK_MAX_BYTES ? main_top : thread_top(sp);
+}
+
+static unsigned walk(const uintptr_t *frame, uint64_t *addresses, unsigned max)
+{
+	unsigned n = 0;
+	uintptr_t top = stack_top((uintptr_t)frame);
+	while (n < max && top && (uintptr_t)frame % sizeof *frame == 0 && (uintptr_t)frame + 16 <= top) {
+		if (frame[1] < DC_PAGE_BYTES)
+			break;
+		addresses[n++] = frame[1];
+		const uintptr_t *next = (const uintptr_t *)frame[0];
+		if (next <= frame)
+			break;
+		frame = next;
+	}
+	return n;
+}
+
+void dc_stack(struct dc_site *site)
+{
+	uint64_t addresses[DC_STACK_FRAMES_MAX];
+	addresses[0] = (uint64_t)(uintptr_t)__builtin_return_address(0);
+	unsigned n = walk(__builtin_frame_address(0), addresses, DC_STACK_FRAMES_MAX);
+	if (!n)
+		n = 1;
+	dc_stack_record(site, addresses, n);
+}
