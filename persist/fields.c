@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MIT */
+#include "persist/fields.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* One line per member: the tables below are the format, packing and unpacking walk them. */
+struct member {
+	uint16_t key;
+	uint16_t type;
+	uint32_t offset;
+	uint32_t size;
+};
+
+#define MEMBER(s, k, t, m)                                                                                   \
+	{                                                                                                    \
+		.key = k, .type = t, .offset = offsetof(s, m), .size = sizeof(((s *)0)->m)                   \
+	}
+#define I(k, t, m) MEMBER(struct dc_incident, k, t, m)
+#define P(k, t, m) MEMBER(struct dc_process, k, t, m)
+
+#define KEY_ANCHORS 19u /* not in the table: its length is anchor_count */
+
+static const struct member incident_members[] = {
+	I(1, DC_FIELD_U64, reason),          I(2, DC_FIELD_TEXT, text),
+	I(3, DC_FIELD_TEXT, rule),           I(4, DC_FIELD_U64, severity),
+	I(5, DC_FIELD_U64, coalesced),       I(6, DC_FIELD_U64, suppressed),
+	I(7, DC_FIELD_U64, trigger_pid),     I(8, DC_FIELD_U64, trigger_tid),
+	I(9, DC_FIELD_U64, signal),          I(10, DC_FIELD_I64, at_realtime_ns),
+	I(11, DC_FIELD_U64, at_units),       I(12, DC_FIELD_U64, from_units),
+	I(13, DC_FIELD_U64, to_units),       I(14, DC_FIELD_I64, asked_last_ns),
+	I(15, DC_FIELD_I64, asked_after_ns), I(16, DC_FIELD_U64, clock),
+	I(17, DC_FIELD_U64, tick_shift),     I(18, DC_FIELD_TEXT, host),
+	I(20, DC_FIELD_TEXT, kernel),        I(21, DC_FIELD_BYTES, boot_id),
+};
+
+static const struct member process_members[] = {
+	P(1, DC_FIELD_U64, pid),       P(2, DC_FIELD_U64, ns_pid),        P(3, DC_FIELD_U64, uid),
+	P(4, DC_FIELD_U64, verified),  P(5, DC_FIELD_U64, start_time),    P(6, DC_FIELD_U64, exit_known),
+	P(7, DC_FIELD_I64, exit_code), P(8, DC_FIELD_U64, exit_signal),   P(9, DC_FIELD_U64, alive),
+	P(10, DC_FIELD_I64, took_ns),  P(11, DC_FIELD_U64, memory_bytes), P(12, DC_FIELD_U64, cap_bytes),
+	P(13, DC_FIELD_TEXT, name),    P(14, DC_FIELD_TEXT, exe),         P(15, DC_FIELD_TEXT, cmdline),
+	P(16, DC_FIELD_TEXT, ring),
+};
+
+#define COUNT(a) (sizeof(a) / sizeof *(a))
+
+static_assert(sizeof(struct dc_incident) + sizeof(struct dc_process) + 40 * 16 < DC_FIELDS_MAX,
+	      "room for all");
+
+static uint8_t *put(uint8_t *at, uint16_t key, uint16_t type, const void *value, size_t bytes)
+{
+	struct dc_field f = {.key = key, .type = type, .bytes = (uint32_t)bytes};
+
+	memcpy(at, &f, sizeof f);
+	memset(at + sizeof f + bytes, 0, -bytes & 7);
+	memcpy(at + sizeof f, value, bytes);
+	return at + sizeof f + ((bytes + 7) & ~(size_t)7);
+}
+
+/* Numbers travel as 8 bytes, signed ones sign-extended, so that a member may grow. */
+static uint64_t load_number(const struct member *m, const uint8_t *object)
+{
+	uint64_t wide = 0;
+	int32_t narrow;
+
+	memcpy(&wide, object + m->offset, m->size);
+	if (m->type == DC_FIELD_I64 && m->size == sizeof narrow) {
+		memcpy(&narrow, object + m->offset, sizeof narrow);
+		wide = (uint64_t)(int64_t)narrow;
+	}
+	return wide;
+}
+
+static uint8_t *put_member(uint8_t *at, const struct member *m, const uint8_t *object)
+{
+	uint64_t number;
+	size_t length;
+
+	switch (m->type) {
+	case DC_FIELD_TEXT:
+		length = strnlen((const char *)object + m->offset, m->size);
+		return length ? put(at, m->key, m->type, object + m->offset, length) : at;
+	case DC_FIELD_BYTES:
+		return put(at, m->key, m->type, object + m->offset, m->size);
+	default:
+		number = load_number(m, object);
+		return number ? put(at, m->key, m->type, &number, sizeof number) : at;
+	}
+}
+
+static uint8_t *put_members(uint8_t *at, const struct member *m, size_t count, const void *object)
+{
+	for (size_t i = 0; i < count; i++)
+		at = put_member(at, &m[i], object);
+	return at;
+}
+
+static void take_member(const struct member *m, const uint8_t *value, size_t bytes, uint8_t *object)
+{
+	uint8_t *to = object + m->offset;
+
+	switch (m->type) {
+	case DC_FIELD_TEXT:
+		memset(to, 0, m->size);
+		memcpy(to, value, bytes < m->size ? bytes : m->size - 1);
+		break;
+	case DC_FIELD_BYTES:
+		if (bytes == m->size)
+			memcpy(to, value, bytes);
+		break;
+	default:
+		if (bytes == 8)
+			memcpy(to, value, m->size); /* little-endian: the low part */
+	}
+}
+
+static void take_field(const struct member *m, size_t count, const struct dc_field *f, const uint8_t *value,
+		       void *object)
+{
+	for (size_t i = 0; i < count; i++)
+		if (m[i].key == f->key && m[i].type == f->type)
+			take_member(&m[i], value, f->bytes, object);
+}
+
+static void take_anchors(const struct dc_field *f, const uint8_t *value, struct dc_incident *incident)
+{
+	size_t count = f->bytes / sizeof *incident->anchors;
+
+	if (f->type != DC_FIELD_BYTES)
+		return;
+	if (count > COUNT(incident->anchors))
+		count = COUNT(incident->anchors);
+	memcpy(incident->anchors, value, count * sizeof *incident->anchors);
+	incident->anchor_count = (uint32_t)count;
+}
+
+/* The next field of [*at, end). Return: 1, 0 at the end, -EBADMSG. */
+static int next_field(const uint8_t **at, const uint8_t *end, struct dc_field *ret_field,
+		      const uint8_t **ret_value)
+{
+	size_t left = (size_t)(end - *at);
+	size_t padded;
+
+	if (!left)
+		return 0;
+	if (left < sizeof *ret_field)
+		return -EBADMSG;
+	memcpy(ret_field, *at, sizeof *ret_field);
+	left -= sizeof *ret_field;
+	if (ret_field->bytes > left)
+		return -EBADMSG;
+	padded = ((size_t)ret_field->bytes + 7) & ~(size_t)7;
+	*ret_value = *at + sizeof *ret_field;
+	*at = *ret_value + (padded < left ? padded : left);
+	return 1;
+}
+
+size_t dc_incident_pack(const struct dc_incident *incident, void *buffer)
+{
+	uint32_t count = incident->anchor_count;
+	uint8_t *at = put_members(buffer, incident_members, COUNT(incident_members), incident);
+
+	if (count > COUNT(incident->anchors))
+		count = COUNT(incident->anchors);
+	if (count)
+		at = put(at, KEY_ANCHORS, DC_FIELD_BYTES, incident->anchors,
+			 count * sizeof *incident->anchors);
+	return (size_t)(at - (uint8_t *)buffer);
+}
+
+size_t dc_process_pack(const struct dc_process *process, void *buffer)
+{
+	return (size_t)(put_members(buffer, process_members, COUNT(process_members), process) -
+			(uint8_t *)buffer);
+}
+
+int dc_incident_unpack(const void *payload, size_t bytes, struct dc_incident *ret_incident)
+{
+	const uint8_t *at = payload, *end = at + bytes, *value;
+	struct dc_field f;
+	int r;
+
+	memset(ret_incident, 0, sizeof *ret_incident);
+	while ((r = next_field(&at, end, &f, &value)) > 0) {
+		if (f.key == KEY_ANCHORS)
+			take_anchors(&f, value, ret_incident);
+		else
+			take_field(incident_members, COUNT(incident_members), &f, value, ret_incident);
+	}
+	return r;
+}
+
+int dc_process_unpack(const void *payload, size_t bytes, struct dc_process *ret_process)
+{
+	const uint8_t *at = payload, *end = at + bytes, *value;
+	struct dc_field f;
+	int r;
+
+	memset(ret_process, 0, sizeof *ret_process);
+	while ((r = next_field(&at, end, &f, &value)) > 0)
+		take_field(process_members, COUNT(process_members), &f, value, ret_process);
+	return r;
+}

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a capture says about itself: one incident, and each process in it. Filled by the watcher, stored as fields (key,
+ * type, length, value: an unknown key is skipped), given back by the reader. Strings are NUL-terminated, cut to fit.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "ipc/ring.h"
+
+enum dc_reason { /* why the past was saved; stored, so numbers stay */
+	DC_REASON_API = 1, /* DC_TRIGGER() in the app */
+	DC_REASON_COMMAND = 2, /* dashcam trigger */
+	DC_REASON_SIGNAL = 3, /* SIGUSR1 to the watcher */
+	DC_REASON_DEATH = 4, /* the process died by a signal */
+	DC_REASON_EXIT = 5, /* dashcam run --on-exit */
+	DC_REASON_RECOVER = 6, /* dashcam recover: its owner was gone */
+	DC_REASON_SPAN = 7, /* a span outlasted its threshold */
+};
+
+struct dc_incident {
+	enum dc_reason reason;
+	char text[256]; /* the app's or the user's words */
+	char rule[64]; /* configuration section that asked for it; empty: none */
+	uint32_t severity; /* 0 lowest; eviction goes by it, then by age */
+	uint32_t coalesced; /* further triggers folded into this incident */
+	uint32_t suppressed; /* triggers refused by budgets since the capture before */
+	uint32_t trigger_pid; /* who fired, 0: not a process */
+	uint32_t trigger_tid;
+	uint32_t signal; /* DC_REASON_DEATH: by which; 0: not known */
+	int64_t at_realtime_ns; /* when it fired */
+	uint64_t at_units;
+	uint64_t from_units; /* the window is [from, to]; every reader cuts by event */
+	uint64_t to_units;
+	int64_t asked_last_ns; /* 0: all there is */
+	int64_t asked_after_ns;
+	uint32_t clock; /* DC_CLOCK_*, one for the whole incident */
+	uint32_t tick_shift;
+	uint32_t anchor_count;
+	struct dc_anchor anchors[64]; /* the watcher's own */
+	char host[65];
+	char kernel[65];
+	uint8_t boot_id[16];
+};
+
+struct dc_process {
+	uint32_t pid; /* in the watcher's pid namespace; 0: unknown (recovered) */
+	uint32_t ns_pid; /* as the ring says */
+	uint32_t uid;
+	uint32_t verified; /* 1: the ring is proved to belong to the process (see the watcher) */
+	uint64_t start_time; /* /proc/pid/stat field 22 */
+	uint32_t exit_known; /* 1: the two below are facts */
+	int32_t exit_code;
+	uint32_t exit_signal;
+	uint32_t alive; /* 1: was alive at the snapshot */
+	int64_t took_ns; /* how long copying this ring took */
+	uint64_t memory_bytes; /* tmpfs bytes in use by the ring */
+	uint64_t cap_bytes;
+	char name[64];
+	char exe[256];
+	char cmdline[512]; /* values that look like secrets are masked before they get here */
+	char ring[128]; /* file name of the ring */
+};
