@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Talking to a watcher: <ring directory>/watch.sock, one datagram a request, one or more back
+ * (SOCK_SEQPACKET).
+ *
+ * The structs below are the protocol: fixed widths, native byte order (both ends are on one host), versioned;
+ * a watcher refuses a version it does not know with a reply that says so. Who asks is what the kernel says of
+ * the peer (SO_PEERCRED), never what the request says: a user triggers own processes only, root all.
+ *
+ *   TRIGGER   replies: one per capture (an incident over several users is several), `more` counts down to 0.
+ *             With DC_CONTROL_WAIT a reply comes when its capture is durable, else when it is under way.
+ *   STATUS    one reply.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "trigger/rings.h"
+
+#define DC_CONTROL_VERSION 1u
+#define DC_CONTROL_TRIGGER 1u
+#define DC_CONTROL_STATUS 2u
+
+#define DC_CONTROL_ALL 1u /* every recorded process the peer may have */
+#define DC_CONTROL_WAIT 2u
+
+#define DC_CONTROL_DEFAULT INT64_C(-1) /* last_ns, after_ns: as the watcher is configured */
+
+struct dc_control_request {
+	uint32_t version;
+	uint32_t op;
+	uint32_t pid; /* 0: by name, or all */
+	uint32_t flags;
+	int64_t last_ns; /* 0: all there is */
+	int64_t after_ns;
+	char name[64]; /* glob on the process's name; empty: by pid, or all */
+	char reason[256];
+};
+
+struct dc_control_status {
+	uint32_t pid;   /* the watcher's */
+	uint32_t rings; /* recorded images seen, and how many of them live */
+	uint32_t alive;
+	uint32_t jobs;    /* captures under way */
+	uint32_t pending; /* of these, waiting for room on the disk */
+	uint32_t reserved;
+	uint64_t captures; /* saved since the watcher started */
+	uint64_t failed;
+	uint64_t suppressed;     /* triggers refused by budgets */
+	uint64_t unknown_deaths; /* processes that are gone without anybody knowing how; see `dashcam recover`
+				  */
+	int64_t started_ns;      /* CLOCK_REALTIME */
+	char out[512];           /* where captures go */
+};
+
+struct dc_control_reply {
+	uint32_t version;
+	uint32_t op;
+	int32_t error; /* 0, or -errno: then text says why */
+	uint32_t more; /* replies still to come */
+	uint32_t processes;
+	uint32_t reserved;
+	uint64_t events;
+	uint64_t bytes; /* of the file */
+	char path[768];
+	char text[256];
+	struct dc_control_status status;
+};
+
+/* --- clients --- */
+
+/*
+ * dc_control_ask() - send @request to the watcher of a ring directory and hand every reply to @each
+ * The watcher must be root or ourselves: anybody may have put a socket into a shared directory.
+ * Return: number of replies; -ENOENT, -ECONNREFUSED: no watcher there; -EPERM: not one to be believed;
+ * -errno.
+ * @ret_why: on error one line for people.
+ */
+int dc_control_ask(const char *dir, const struct dc_control_request *request,
+		   void (*each)(void *arg, const struct dc_control_reply *reply), void *arg,
+		   char ret_why[static DC_WHY_BYTES]);
+
+/* --- the watcher's end --- */
+
+struct dc_control;
+
+/* A request and who asked. @client names the connection for later replies; it stays valid when the peer has
+ * gone. */
+typedef void dc_control_handler(void *arg, uint64_t client, const struct ucred *peer,
+				const struct dc_control_request *request);
+
+/* Binds watch.sock in @dir, replacing one that is there: the caller holds watch.lock. */
+int dc_control_new(const char *dir, dc_control_handler *handler, void *arg, struct dc_control **ret_control);
+void dc_control_free(struct dc_control *c);
+/* Readable when there is something to do. */
+int dc_control_fd(const struct dc_control *c);
+void dc_control_dispatch(struct dc_control *c);
+/* The connection is closed after the reply with more == 0. A peer that is gone or does not read is forgotten.
+ */
+void dc_control_reply(struct dc_control *c, uint64_t client, const struct dc_control_reply *reply);
+
+/* A unix socket bound to @dir/@name with @mode; used for the doorbell too. Return: fd or -errno. */
+int dc_control_bind(const char *dir, const char *name, int type, mode_t mode);

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How processes ended. A lock that is gone says only that an image is no more: its process may have called
+ * exec, may have said goodbye, or may have died. What is not known for sure is called unknown and not
+ * guessed.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "trigger/death.h"
+#include "trigger/proc.h"
+#include "trigger/watcher_inside.h"
+
+#define ALIVE_LOOKS 8u /* lock gone, process there: an exit takes its time, after 2 s it was exec */
+#define EXIT_RECALL_NS (2 * SECOND_NS)
+#define UNKNOWN_LOOKS 4u /* dead, and nobody says how */
+
+static bool process_ended(const struct dc_entry *e)
+{
+	struct pollfd p = {.fd = e->pidfd, .events = POLLIN};
+	struct dc_proc_stat st;
+
+	if (e->exit_known)
+		return true;
+	if (e->pidfd >= 0)
+		return poll(&p, 1, 0) > 0;
+	return e->ring->pid == 0 || dc_proc_stat(e->ring->pid, &st) < 0 || st.state == 'Z' ||
+	       st.start_time != e->ring->header.start_time;
+}
+
+/* Return: -EBUSY: to be tried again; its ring does not change any more. */
+static int save_death(struct dc_watcher *w, const struct dc_entry *e)
+{
+	CLEANUP(free) struct selection *s = calloc(1, sizeof(*s));
+	const int signal = WTERMSIG(e->exit_status);
+	char text[128];
+	int r;
+	const struct firing f = {.reason = DC_REASON_DEATH,
+				 .text = text,
+				 .severity = SEVERITY_DEATH,
+				 .pid = e->ring->pid ? e->ring->pid : e->ring->header.pid,
+				 .signal = (uint32_t)signal,
+				 .budgeted = true,
+				 .window = {.last_ns = w->config.last_ns}};
+
+	snprintf(text, sizeof(text), "%s died by SIG%s", e->ring->header.name,
+		 sigabbrev_np(signal) ? sigabbrev_np(signal) : "?");
+	if (!s)
+		return -EBUSY;
+	dc_watcher_select_process(w, e, s);
+	r = dc_watcher_fire(w, &f, s, NULL, NULL);
+	if (r < 0 && r != -EBUSY) {
+		w->failed++;
+		dc_watcher_say(w, "death of '%s' not saved: %s", e->ring->header.name, strerror(-r));
+	}
+	return r;
+}
+
+/* How it ended is settled, for all images of the process. */
+static void conclude(struct dc_watcher *w, struct dc_entry *e)
+{
+	const struct dc_ring_header *h = &e->ring->header;
+
+	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
+		struct dc_entry *other = dc_roster_at(w->roster, i);
+
+		if (!dc_entry_same(other, e) || !other->gone)
+			continue;
+		other->judged = true;
+		other->exit_known = e->exit_known;
+		other->exit_status = e->exit_status;
+	}
+	dc_worker_died(w->worker, h->pid, h->start_time, e->exit_known, e->exit_status);
+	if (e->exit_known && WIFSIGNALED(e->exit_status)) {
+		if (w->config.on_death && save_death(w, e) == -EBUSY)
+			e->judged = false;
+	} else if (!e->exit_known && !e->goodbye) {
+		w->unknown_deaths++;
+		dc_watcher_say(w,
+			       "process '%s' (%u) is gone and how is not known: for %lld s 'dashcam recover "
+			       "%s/%s' saves its past",
+			       h->name, h->pid, (long long)(w->config.grace_ns / SECOND_NS), w->config.dir,
+			       e->ring->name);
+	}
+}
+
+/* Was its exit told before its ring was found? Not so long ago that the pid could be another's. */
+static void recall_exit(const struct dc_watcher *w, struct dc_entry *e)
+{
+	const int64_t now = dc_watcher_now_ns();
+
+	for (uint32_t i = 0; i < EXITS_MAX && !e->exit_known; i++) {
+		const struct exit_seen *x = &w->exits[i];
+
+		if (x->pid == 0 || x->pid != e->ring->pid || now - x->at_ns > EXIT_RECALL_NS)
+			continue;
+		e->exit_known = true;
+		e->exit_status = x->status;
+	}
+}
+
+static void judge(struct dc_watcher *w, struct dc_entry *e)
+{
+	int r = 0;
+
+	e->asked++;
+	recall_exit(w, e);
+	if (!process_ended(e)) {
+		e->replaced = e->judged = e->asked > ALIVE_LOOKS;
+		return;
+	}
+	if (!e->exit_known && e->pidfd >= 0) {
+		r = dc_death_ask(e->pidfd, e->ring->pid, e->ring->header.start_time, &e->exit_status);
+		e->exit_known = r == 0;
+		if (r == -EAGAIN && e->asked <= UNKNOWN_LOOKS && !e->goodbye)
+			return; /* its parent has not reaped it yet */
+		if (r == -ENODATA && w->connector_fd >= 0 && e->asked <= 1)
+			return; /* the connector may be a moment behind */
+	}
+	conclude(w, e);
+}
+
+void dc_watcher_on_gone(void *arg, struct dc_entry *e)
+{
+	judge(arg, e);
+}
+
+bool dc_watcher_judge_all(struct dc_watcher *w)
+{
+	bool open = false;
+
+	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
+		struct dc_entry *e = dc_roster_at(w->roster, i);
+
+		if (e->gone && !e->judged) {
+			judge(w, e);
+			open = open || !e->judged;
+		}
+	}
+	return open;
+}
+
+void dc_watcher_exited(struct dc_watcher *w, uint32_t pid, int status)
+{
+	w->exits[w->exit_count++ % EXITS_MAX] = (struct exit_seen){
+		.pid = pid, .status = status, .at_ns = dc_watcher_now_ns()};
+	dc_roster_event(w->roster); /* a ring made a moment ago */
+	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
+		struct dc_entry *e = dc_roster_at(w->roster, i);
+
+		if (e->ring->pid != pid || e->judged)
+			continue;
+		e->exit_known = true;
+		e->exit_status = status;
+		dc_roster_look(w->roster, e, dc_watcher_now_ns());
+	}
+}

@@ -1,0 +1,572 @@
+/* SPDX-License-Identifier: MIT */
+#include "trigger/ring.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "ipc/ring_check.h"
+#include "trigger/proc.h"
+
+#define CHUNKS_MAX (1u << 18) /* 8 GiB of 32 KiB chunks; bounds what a snapshot allocates */
+
+/* A header older than this layout's size cannot exist: the first released one is a whole page. */
+#define VOLATILE_OFF offsetof(struct dc_ring_header, flags)
+
+/* The whole range or nothing: a short read means the file was truncated under us. */
+static int read_exact(int fd, void *to, size_t bytes, uint64_t offset)
+{
+	size_t done = 0;
+
+	while (done < bytes) {
+		ssize_t n = pread(fd, (uint8_t *)to + done, bytes - done, (off_t)(offset + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			return -EBADMSG;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+static int write_exact(const struct dc_ring *ring, const void *from, size_t bytes, uint64_t offset)
+{
+	ssize_t n;
+
+	if (!ring->writable)
+		return -EROFS;
+	n = pwrite(ring->fd, from, bytes, (off_t)offset);
+	return n < 0 ? -errno : n == (ssize_t)bytes ? 0 : -EIO;
+}
+
+static bool owned_by_process(uint32_t file_uid, uint32_t pid)
+{
+	uint32_t uids[4];
+
+	if (file_uid == 0)
+		return true;
+	if (dc_proc_uids(pid, uids) < 0)
+		return false;
+	for (unsigned i = 0; i < 4; i++)
+		if (uids[i] == file_uid)
+			return true;
+	return false;
+}
+
+/* A pid is the process of the ring only if it started when the ring says; else it was reused, or made up. */
+static void identify(struct dc_ring *ring)
+{
+	const struct dc_ring_header *h = &ring->header;
+	static const uint8_t unknown[16];
+	struct dc_proc_stat st;
+	uint64_t ours = dc_proc_pid_namespace();
+	uint8_t boot_id[16] = {0};
+
+	dc_proc_boot_id(boot_id);
+	ring->elsewhere = memcmp(h->boot_id, boot_id, 16) != 0 && memcmp(h->boot_id, unknown, 16) != 0;
+	if (ring->elsewhere)
+		return;
+	ring->pid = h->pid;
+	if (ours && h->pid_namespace && h->pid_namespace != ours) {
+		ring->pid = dc_proc_find(h->pid, h->start_time, h->pid_namespace);
+		if (ring->pid == 0)
+			return;
+	}
+	if (dc_proc_stat(ring->pid, &st) < 0 || st.start_time != h->start_time)
+		return;
+	ring->verified = owned_by_process(ring->uid, ring->pid) ||
+			 dc_proc_maps(ring->pid, ring->dev, ring->ino);
+}
+
+static int open_file(int dir_fd, const char *name, struct dc_ring *ring)
+{
+	const int flags = O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY;
+
+	/* Look before opening for writing: opening a device or a FIFO may already do something. */
+	struct stat st;
+
+	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (S_ISLNK(st.st_mode))
+		return -ELOOP;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	ring->fd = openat(dir_fd, name, O_RDWR | flags);
+	ring->writable = ring->fd >= 0;
+	if (ring->fd < 0 && (errno == EACCES || errno == EROFS || errno == EPERM))
+		ring->fd = openat(dir_fd, name, O_RDONLY | flags);
+	if (ring->fd < 0)
+		return -errno;
+	if (fstat(ring->fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	ring->uid = st.st_uid;
+	ring->gid = st.st_gid;
+	ring->dev = st.st_dev;
+	ring->ino = st.st_ino;
+	return 0;
+}
+
+/* The header comes in three states: not yet (no magic, or the file not yet sized), good, or a lie. */
+static int load_header(struct dc_ring *ring, const char **ret_why)
+{
+	struct dc_ring_header *h = &ring->header;
+	struct stat st;
+	int r = read_exact(ring->fd, &h->magic, sizeof(h->magic), 0);
+
+	if (r == -EBADMSG || (r == 0 && h->magic == 0)) {
+		*ret_why = "not set up yet";
+		return -EAGAIN;
+	}
+	/* [ring-magic] acquire; pairs with the release store that ends the set-up: the rest is there */
+	atomic_thread_fence(memory_order_acquire);
+	if (r == 0)
+		r = read_exact(ring->fd, h, sizeof(*h), 0);
+	if (r < 0 || fstat(ring->fd, &st) < 0)
+		return r < 0 ? r : -errno;
+	r = dc_ring_check(h, (uint64_t)st.st_size, ret_why);
+	if (r == 0 && h->chunk_cap > CHUNKS_MAX) {
+		*ret_why = "has more than 262144 chunks: no recorder makes such a ring";
+		return -EBADMSG;
+	}
+	return r;
+}
+
+static int refuse(const char *name, int r, const char *detail, char why[static DC_WHY_BYTES])
+{
+	if (!detail)
+		detail = r == -ELOOP    ? "is a symbolic link, expected a regular file"
+			 : r == -EINVAL ? "is not a regular file"
+					: strerror(-r);
+	snprintf(why, DC_WHY_BYTES, "ring '%.80s': %s", name, detail);
+	return r;
+}
+
+int dc_ring_open(int dir_fd, const char *name, struct dc_ring **ret_ring, char ret_why[static DC_WHY_BYTES])
+{
+	CLEANUP(dc_ring) struct dc_ring *ring = calloc(1, sizeof(*ring));
+	const char *detail = NULL, *base = strrchr(name, '/');
+	int r;
+
+	if (!ring)
+		return refuse(name, -ENOMEM, NULL, ret_why);
+	ring->fd = -1;
+	atomic_init(&ring->refs, 1);
+	snprintf(ring->name, sizeof(ring->name), "%.100s", base ? base + 1 : name);
+	r = open_file(dir_fd, name, ring);
+	if (r == 0)
+		r = load_header(ring, &detail);
+	if (r < 0)
+		return refuse(name, r, detail, ret_why);
+	identify(ring);
+	if (ring->verified && ring->pid)
+		ring->known = dc_known_new();
+	*ret_ring = TAKE(ring);
+	return 0;
+}
+
+struct dc_ring *dc_ring_ref(struct dc_ring *ring)
+{
+	/* relaxed: whoever gives out a reference holds one itself */
+	atomic_fetch_add_explicit(&ring->refs, 1, memory_order_relaxed);
+	return ring;
+}
+
+void dc_ring_unref(struct dc_ring *ring)
+{
+	/* [ring-refs] acq_rel: the last one out sees everything the others did before they let go */
+	if (!ring || atomic_fetch_sub_explicit(&ring->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	if (ring->fd >= 0)
+		close(ring->fd);
+	dc_known_free(ring->known);
+	free(ring);
+}
+
+int dc_ring_alive(const struct dc_ring *ring)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+
+	if (fcntl(ring->fd, F_OFD_GETLK, &lock) < 0)
+		return -errno;
+	return lock.l_type != F_UNLCK;
+}
+
+static uint32_t clamp(uint32_t value, uint32_t max)
+{
+	return value < max ? value : max;
+}
+
+static void look_from(const struct dc_ring_header *cap, const struct dc_ring_header *h,
+		      struct dc_ring_look *ret_look)
+{
+	*ret_look = (struct dc_ring_look){
+		.flags = h->flags,
+		.sites_used = clamp(h->sites_used, cap->site_cap),
+		.strings_used = clamp(h->strings_used, cap->strings_bytes),
+		.modules_used = clamp(h->modules_used, cap->module_cap),
+		.lanes_used = clamp(h->lanes_used, cap->lane_cap),
+		.chunks_grown = clamp(h->chunks_grown, cap->chunk_cap),
+		.anchors_used = h->anchors_used,
+		.hand = h->hand,
+		.trigger_seq = h->trigger_seq,
+		.lost_early = h->lost_early,
+		.lost_lanes = h->lost_lanes,
+		.grow_failed = h->grow_failed,
+	};
+}
+
+int dc_ring_look(const struct dc_ring *ring, struct dc_ring_look *ret_look)
+{
+	struct dc_ring_header h;
+	const size_t bytes = offsetof(struct dc_ring_header, reserved1) - VOLATILE_OFF;
+	int r = read_exact(ring->fd, &h.flags, bytes, VOLATILE_OFF);
+
+	if (r == 0)
+		look_from(&ring->header, &h, ret_look);
+	return r;
+}
+
+int dc_ring_trigger(const struct dc_ring *ring, uint64_t seq, struct dc_ring_trigger *ret_trigger)
+{
+	const struct dc_ring_header *h = &ring->header;
+	uint64_t at, before, again;
+	struct dc_ring_trigger t;
+	int r;
+
+	if (seq == 0 || h->trigger_cap == 0)
+		return -ESTALE;
+	at = h->triggers_off + (seq - 1) % h->trigger_cap * sizeof(t);
+	r = read_exact(ring->fd, &before, sizeof(before), at);
+	if (r < 0)
+		return r;
+	/* [trigger-slot] the number before the text and again after it: one read of both is unordered */
+	atomic_thread_fence(memory_order_acquire);
+	r = read_exact(ring->fd, &t, sizeof(t), at);
+	if (r < 0)
+		return r;
+	atomic_thread_fence(memory_order_acquire); /* [trigger-slot] as above */
+	r = read_exact(ring->fd, &again, sizeof(again), at);
+	if (r < 0)
+		return r;
+	if (before != seq || t.seq != seq || again != seq)
+		return again > seq ? -ESTALE : -EAGAIN;
+	t.text[sizeof(t.text) - 1] = '\0';
+	*ret_trigger = t;
+	return 0;
+}
+
+static size_t round8(size_t n)
+{
+	return (n + 7) & ~(size_t)7;
+}
+
+/* Where each part of the payload begins; the order is DC_BLOCK_TABLES's. */
+struct parts {
+	size_t header, sites, strings, modules, lanes, triggers, end;
+};
+
+static struct parts parts_of(const struct dc_tables_block *c)
+{
+	struct parts p = {.header = sizeof(*c)};
+
+	p.sites = p.header + sizeof(struct dc_ring_header);
+	p.strings = p.sites + c->site_count * sizeof(struct dc_ring_site);
+	p.modules = p.strings + round8(c->strings_bytes);
+	p.lanes = p.modules + c->module_count * sizeof(struct dc_ring_module);
+	p.triggers = p.lanes + c->lane_count * sizeof(struct dc_ring_lane);
+	p.end = p.triggers + c->trigger_count * sizeof(struct dc_ring_trigger);
+	return p;
+}
+
+static int read_tables(const struct dc_ring *ring, const struct dc_tables_block *c, const struct parts *p,
+		       uint8_t *to)
+{
+	const struct dc_ring_header *h = &ring->header;
+	int r = read_exact(ring->fd, to + p->sites, p->strings - p->sites, h->sites_off);
+
+	if (r == 0)
+		r = read_exact(ring->fd, to + p->strings, c->strings_bytes, h->strings_off);
+	if (r == 0)
+		r = read_exact(ring->fd, to + p->modules, p->lanes - p->modules, h->modules_off);
+	if (r == 0)
+		r = read_exact(ring->fd, to + p->lanes, p->triggers - p->lanes, h->lanes_off);
+	if (r == 0)
+		r = read_exact(ring->fd, to + p->triggers, p->end - p->triggers, h->triggers_off);
+	return r;
+}
+
+int dc_ring_tables(const struct dc_ring *ring, struct dc_ring_tables *ret_tables)
+{
+	CLEANUP(free) uint8_t *bytes = NULL;
+	struct dc_ring_header h;
+	struct dc_ring_look look;
+	struct dc_tables_block c = {.trigger_count = ring->header.trigger_cap};
+	struct parts p;
+	int r = read_exact(ring->fd, &h, sizeof(h), 0);
+
+	if (r < 0)
+		return r;
+	memcpy(&h, &ring->header, VOLATILE_OFF);
+	look_from(&ring->header, &h, &look);
+	/* [table-publish] counts before entries: an entry below the count was complete when the count was
+	 * read */
+	atomic_thread_fence(memory_order_acquire);
+	c.site_count = look.sites_used;
+	c.strings_bytes = look.strings_used;
+	c.module_count = look.modules_used;
+	c.lane_count = look.lanes_used;
+	p = parts_of(&c);
+	bytes = calloc(1, p.end);
+	if (!bytes)
+		return -ENOMEM;
+	memcpy(bytes, &c, sizeof(c));
+	memcpy(bytes + p.header, &h, sizeof(h));
+	r = read_tables(ring, &c, &p, bytes);
+	if (r < 0)
+		return r;
+	*ret_tables = (struct dc_ring_tables){.bytes = TAKE(bytes), .size = p.end, .counts = c};
+	return 0;
+}
+
+const struct dc_ring_header *dc_ring_tables_header(const struct dc_ring_tables *t)
+{
+	return (const void *)(t->bytes + parts_of(&t->counts).header);
+}
+
+struct dc_ring_lane *dc_ring_tables_lanes(const struct dc_ring_tables *t)
+{
+	return (void *)(t->bytes + parts_of(&t->counts).lanes);
+}
+
+const struct dc_ring_site *dc_ring_tables_sites(const struct dc_ring_tables *t)
+{
+	return (const void *)(t->bytes + parts_of(&t->counts).sites);
+}
+
+const char *dc_ring_tables_strings(const struct dc_ring_tables *t)
+{
+	return (const char *)(t->bytes + parts_of(&t->counts).strings);
+}
+
+/* Without a second moment there is no rate; only a ring whose anchors are all lies needs this. */
+static int add_moment(uint32_t kind, struct dc_clock *clock)
+{
+	const struct timespec moment = {.tv_nsec = 1000000};
+	struct dc_anchor now;
+
+	nanosleep(&moment, NULL);
+	dc_clock_now(kind, &now);
+	return dc_clock_add(clock, &now);
+}
+
+int dc_ring_clock(const struct dc_ring *ring, struct dc_clock *ret_clock)
+{
+	const uint32_t kind = ring->header.clock;
+	struct dc_anchor anchors[DC_ANCHOR_MAX], now;
+	int r = read_exact(ring->fd, anchors, sizeof(anchors), offsetof(struct dc_ring_header, anchors));
+
+	if (r == 0 && !ring->elsewhere)
+		r = dc_clock_now(kind, &now);
+	if (r < 0)
+		return r;
+	dc_clock_init(ret_clock, kind, ring->header.tick_shift);
+	/* Ours first: what the guest claims must fit it, not the other way round. */
+	if (!ring->elsewhere)
+		r = dc_clock_add(ret_clock, &now);
+	for (unsigned i = 0; i < DC_ANCHOR_MAX; i++)
+		if (anchors[i].tick)
+			dc_clock_add(ret_clock,
+				     &anchors[i]); /* a refused one is a lie or torn: the others serve */
+	if (r == 0 && !ring->elsewhere && ret_clock->count == 1)
+		r = add_moment(kind, ret_clock);
+	return r;
+}
+
+uint64_t dc_ring_last(const struct dc_ring *ring)
+{
+	CLEANUP(free) struct dc_ring_lane *lanes = NULL;
+	struct dc_ring_look look;
+	uint64_t last = 0;
+
+	if (dc_ring_look(ring, &look) < 0)
+		return 0;
+	lanes = calloc(look.lanes_used + 1, sizeof(*lanes));
+	if (!lanes ||
+	    read_exact(ring->fd, lanes, look.lanes_used * sizeof(*lanes), ring->header.lanes_off) < 0)
+		return 0;
+	for (uint32_t i = 0; i < look.lanes_used; i++)
+		last = lanes[i].last_units > last ? lanes[i].last_units : last;
+	return last;
+}
+
+uint64_t dc_ring_now(const struct dc_ring *ring)
+{
+	struct dc_anchor now;
+
+	if (ring->elsewhere)
+		return dc_ring_last(ring);
+	return dc_clock_now(ring->header.clock, &now) == 0 ? now.tick >> ring->header.tick_shift : 0;
+}
+
+/* Running number of the next event of a lane: where its open chunk began, and what was committed to it since.
+ */
+static uint64_t lane_events(const struct dc_ring *ring, const struct dc_ring_lane *lane)
+{
+	const struct dc_ring_header *h = &ring->header;
+	struct dc_chunk_header chunk;
+	struct dc_chunk_entry entry;
+
+	if (lane->chunk >= h->chunk_cap ||
+	    read_exact(ring->fd, &entry, sizeof(entry), h->states_off + lane->chunk * sizeof(entry)) < 0 ||
+	    read_exact(ring->fd, &chunk, sizeof(chunk),
+		       h->chunks_off + (uint64_t)lane->chunk * h->chunk_bytes) < 0)
+		return 0;
+	return chunk.first_event + dc_state_events(entry.state);
+}
+
+static int lanes_usage(const struct dc_ring *ring, uint32_t used, struct dc_ring_usage *u)
+{
+	CLEANUP(free) struct dc_ring_lane *lanes = calloc(used + 1, sizeof(*lanes));
+	int r = lanes ? read_exact(ring->fd, lanes, used * sizeof(*lanes), ring->header.lanes_off) : -ENOMEM;
+
+	for (uint32_t i = 0; r == 0 && i < used; i++) {
+		u->events += lane_events(ring, &lanes[i]);
+		u->dropped += lanes[i].dropped;
+		if (lanes[i].tid && !(lanes[i].flags & (DC_LANE_FREE | DC_LANE_NESTED))) {
+			u->lanes++;
+			u->open_spans += clamp(lanes[i].depth, 65536);
+		}
+	}
+	return r;
+}
+
+/*
+ * Chunks are recycled oldest first, so everything sealed after the oldest sealed one is still there. Until
+ * the first chunk has been used a second time nothing is missing at all.
+ */
+static int chunks_usage(const struct dc_ring *ring, uint64_t now_units, struct dc_ring_usage *u,
+			uint64_t *ret_units)
+{
+	const struct dc_ring_header *h = &ring->header;
+	const uint32_t now = (uint32_t)(now_units >> DC_COARSE_SHIFT);
+	CLEANUP(free) struct dc_chunk_entry *entries = calloc(u->chunks_grown + 1, sizeof(*entries));
+	int r = entries ? read_exact(ring->fd, entries, u->chunks_grown * sizeof(*entries), h->states_off)
+			: -ENOMEM;
+	int32_t oldest = 0;
+
+	u->whole = true;
+	for (uint32_t i = 0; r == 0 && i < u->chunks_grown; i++) {
+		const uint64_t s = entries[i].state;
+
+		if (dc_state_generation(s) > 1)
+			u->whole = false;
+		if (!(s & DC_CHUNK_OWNED) && dc_state_bytes(s) && (int32_t)(now - entries[i].sealed) > oldest)
+			oldest = (int32_t)(now - entries[i].sealed);
+	}
+	*ret_units = (uint64_t)oldest << DC_COARSE_SHIFT;
+	return r;
+}
+
+int dc_ring_usage(const struct dc_ring *ring, struct dc_ring_usage *ret_usage)
+{
+	const struct dc_ring_header *h = &ring->header;
+	struct dc_ring_usage u = {.cap_bytes = h->file_bytes, .chunk_cap = h->chunk_cap};
+	struct dc_ring_look look = {0};
+	struct dc_clock clock;
+	struct timespec ts;
+	struct stat st;
+	uint64_t now = dc_ring_now(ring), units = 0, started = h->started_tick >> h->tick_shift;
+	int r = dc_ring_look(ring, &look);
+
+	if (r == 0)
+		r = dc_ring_clock(ring, &clock);
+	if (r < 0)
+		return r;
+	u.flags = look.flags;
+	u.chunks_grown = look.chunks_grown;
+	u.grow_failed = look.grow_failed;
+	u.dropped = look.lost_early + look.lost_lanes;
+	r = lanes_usage(ring, look.lanes_used, &u);
+	if (r == 0)
+		r = chunks_usage(ring, now, &u, &units);
+	if (r == 0 && fstat(ring->fd, &st) < 0)
+		r = -errno;
+	if (r < 0)
+		return r;
+	if (u.whole)
+		units = now > started ? now - started : 0;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	u.at_ns = ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
+	u.memory_bytes = (uint64_t)st.st_blocks * 512;
+	u.wanted_window_ns = (int64_t)dc_clock_duration_ns(&clock, h->window_units);
+	u.window_ns = (int64_t)dc_clock_duration_ns(&clock, units);
+	*ret_usage = u;
+	return 0;
+}
+
+#define CONTROL_AT(ring, field) ((ring)->header.control_off + offsetof(struct dc_ring_control, field))
+
+int dc_ring_set_window(const struct dc_ring *ring, uint32_t watcher_pid, uint64_t window_units)
+{
+	int r = write_exact(ring, &watcher_pid, sizeof(watcher_pid), CONTROL_AT(ring, watcher_pid));
+
+	return r < 0 ? r
+		     : write_exact(ring, &window_units, sizeof(window_units), CONTROL_AT(ring, window_units));
+}
+
+int dc_ring_set_hold(const struct dc_ring *ring, uint64_t from_units, uint64_t until_units)
+{
+	const uint64_t hold[2] = {from_units, until_units};
+
+	static_assert(offsetof(struct dc_ring_control, hold_until_units) ==
+			      offsetof(struct dc_ring_control, hold_from_units) + 8,
+		      "one write sets both");
+	return write_exact(ring, hold, sizeof(hold), CONTROL_AT(ring, hold_from_units));
+}
+
+int dc_ring_set_enable(const struct dc_ring *ring, uint32_t site, uint32_t word)
+{
+	if (site >= DC_SITE_MAX)
+		return -EINVAL;
+	return write_exact(ring, &word, sizeof(word), CONTROL_AT(ring, enable) + site * sizeof(word));
+}
+
+int dc_ring_set_threshold(const struct dc_ring *ring, uint32_t site, uint64_t span_units)
+{
+	const uint64_t word = span_units ? ~span_units : 0;
+
+	if (site >= DC_SITE_MAX)
+		return -EINVAL;
+	return write_exact(ring, &word, sizeof(word), CONTROL_AT(ring, threshold) + site * sizeof(word));
+}
+
+int dc_ring_ack(const struct dc_ring *ring, uint64_t trigger_seq)
+{
+	const uint32_t low = (uint32_t)trigger_seq;
+
+	return write_exact(ring, &low, sizeof(low), CONTROL_AT(ring, doorbell_ack));
+}
+
+int dc_ring_acked(const struct dc_ring *ring, uint32_t *ret_seq)
+{
+	return read_exact(ring->fd, ret_seq, sizeof(*ret_seq), CONTROL_AT(ring, doorbell_ack));
+}
+
+int dc_ring_control(const struct dc_ring *ring, struct dc_ring_control **ret_control)
+{
+	CLEANUP(free) struct dc_ring_control *c = malloc(sizeof(*c));
+	int r = c ? read_exact(ring->fd, c, sizeof(*c), ring->header.control_off) : -ENOMEM;
+
+	if (r == 0)
+		*ret_control = TAKE(c);
+	return r;
+}

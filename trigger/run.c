@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: MIT */
+#include "trigger/run.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "trigger/ring.h"
+
+/* What is passed on to the command, when it was sent to us. */
+static const int forwarded[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR2, SIGALRM, SIGWINCH, SIGCONT};
+
+struct run {
+	const struct dc_run_config *config;
+	struct dc_watcher *watcher;
+	char dir[DC_RINGS_PATH_BYTES];
+	sigset_t signals; /* ours, besides the watcher's */
+	sigset_t mask_before;
+	struct rlimit files_before;
+	pid_t child;
+	int status;
+	bool ended;
+	unsigned found;
+};
+
+static void say(const struct run *r, const char *line)
+{
+	if (r->config->watcher.log)
+		r->config->watcher.log(r->config->watcher.log_arg, line);
+}
+
+/* --- private directories --- */
+
+static void closedir_cleanup(DIR **d)
+{
+	if (*d)
+		closedir(*d);
+}
+
+static bool ring_is_evidence(int dir_fd, const char *name, int64_t grace_ns)
+{
+	CLEANUP(dc_ring) struct dc_ring *ring = NULL;
+	struct dc_ring_look look;
+	char why[DC_WHY_BYTES];
+	struct timespec now;
+	struct stat st;
+
+	if (dc_ring_open(dir_fd, name, &ring, why) < 0)
+		return false;
+	if (dc_ring_alive(ring) == 1)
+		return true;
+	if (dc_ring_look(ring, &look) < 0 || look.flags & DC_RING_GOODBYE || fstat(ring->fd, &st) < 0)
+		return false;
+	clock_gettime(CLOCK_REALTIME, &now);
+	return now.tv_sec - st.st_mtim.tv_sec < grace_ns / 1000000000;
+}
+
+static bool holds_evidence(int dir_fd, int64_t grace_ns)
+{
+	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	CLEANUP(closedir) DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+	struct dc_ring_name name;
+	struct dirent *e;
+
+	while (d && (e = readdir(d)))
+		if (dc_ring_name_parse(e->d_name, &name) == 0 &&
+		    ring_is_evidence(dir_fd, e->d_name, grace_ns))
+			return true;
+	return false;
+}
+
+/* Files of ours only, by name: whatever else is in there stays, and keeps the directory. */
+static void remove_dir(int parent_fd, const char *name)
+{
+	int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	CLEANUP(closedir) DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+	struct dc_ring_name ring;
+	struct dirent *e;
+
+	while (d && (e = readdir(d)))
+		if (dc_ring_name_parse(e->d_name, &ring) == 0 || strcmp(e->d_name, DC_RINGS_DOORBELL) == 0 ||
+		    strcmp(e->d_name, DC_RINGS_SOCKET) == 0 || strcmp(e->d_name, DC_RINGS_LOCK) == 0)
+			unlinkat(fd, e->d_name, 0);
+	unlinkat(parent_fd, name, AT_REMOVEDIR);
+}
+
+static void sweep_one(int parent_fd, const char *name, int64_t grace_ns)
+{
+	CLEANUP(close_fd) int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0 || st.st_uid != geteuid() || dc_rings_watcher(fd) != 0)
+		return;
+	if (kill((pid_t)dc_rings_run_parse(name), 0) < 0 && errno == ESRCH && !holds_evidence(fd, grace_ns))
+		remove_dir(parent_fd, name);
+}
+
+void dc_run_sweep(const char *dir, int64_t grace_ns)
+{
+	CLEANUP(closedir) DIR *d = opendir(dir);
+	struct dirent *e;
+
+	while (d && (e = readdir(d)))
+		if (dc_rings_run_parse(e->d_name))
+			sweep_one(dirfd(d), e->d_name, grace_ns);
+}
+
+/* A directory of our pid's name can only be one that another process of that pid left; its evidence moves
+ * aside. */
+static int make_dir(struct run *r, char why[static DC_WHY_BYTES])
+{
+	const char *parent = r->config->watcher.dir;
+	CLEANUP(close_fd) int fd = -1;
+	int e = dc_rings_open(parent, true, &fd, why);
+
+	if (e < 0)
+		return e;
+	dc_run_sweep(parent, r->config->watcher.grace_ns);
+	if (snprintf(r->dir, sizeof(r->dir), "%s/run.%d", parent, (int)getpid()) >= (int)sizeof(r->dir)) {
+		snprintf(why, DC_WHY_BYTES, "ring directory '%.80s': its name is too long", parent);
+		return -ENAMETOOLONG;
+	}
+	if (mkdir(r->dir, 0700) == 0)
+		return 0;
+	if (errno == EEXIST) {
+		remove_dir(fd, strrchr(r->dir, '/') + 1);
+		if (mkdir(r->dir, 0700) == 0)
+			return 0;
+	}
+	e = -errno;
+	snprintf(why, DC_WHY_BYTES, "ring directory '%.80s': cannot be made: %s", r->dir, strerror(-e));
+	return e;
+}
+
+static void leave_dir(const struct run *r, unsigned unsaved)
+{
+	CLEANUP(close_fd) int parent = open(r->config->watcher.dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	CLEANUP(close_fd) int fd = open(r->dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	char line[DC_RINGS_PATH_BYTES + 128];
+
+	if (unsaved || holds_evidence(fd, 0)) {
+		snprintf(line, sizeof(line), "rings stay in '%s': %s", r->dir,
+			 unsaved ? "not all of the past could be saved, see 'dashcam recover'"
+				 : "processes that the command left behind still record");
+		say(r, line);
+		return;
+	}
+	remove_dir(parent, strrchr(r->dir, '/') + 1);
+}
+
+/* --- the command --- */
+
+static void set_environment(const struct run *r)
+{
+	setenv("DASHCAM_DIR", r->dir, 1);
+	if (r->config->window)
+		setenv("DASHCAM_WINDOW", r->config->window, 1);
+	if (r->config->memory)
+		setenv("DASHCAM_MEMORY", r->config->memory, 1);
+}
+
+/* After fork in a process with threads: only calls that signal handlers may make. */
+__attribute__((noreturn)) static void become_command(const struct run *r, int report_fd)
+{
+	int error;
+
+	setrlimit(RLIMIT_NOFILE, &r->files_before);
+	pthread_sigmask(SIG_SETMASK, &r->mask_before, NULL);
+	execvp(r->config->argv[0], r->config->argv);
+	error = errno;
+	if (write(report_fd, &error, sizeof(error)) != sizeof(error))
+		_exit(DC_RUN_NOT_STARTED);
+	_exit(error == ENOENT ? DC_RUN_NOT_FOUND : DC_RUN_NOT_STARTED);
+}
+
+/* The pipe closes by itself at a successful exec, and carries its errno after a failed one. */
+static int start(struct run *r, char why[static DC_WHY_BYTES])
+{
+	int report[2], error = 0;
+	ssize_t n;
+
+	if (pipe2(report, O_CLOEXEC) < 0)
+		return -errno;
+	r->child = fork();
+	if (r->child == 0)
+		become_command(r, report[1]);
+	error = r->child < 0 ? errno : 0;
+	close(report[1]);
+	do
+		n = error ? 0 : read(report[0], &error, sizeof(error));
+	while (n < 0 && errno == EINTR);
+	close(report[0]);
+	if (!error)
+		return 0;
+	if (r->child > 0)
+		waitpid(r->child, NULL, 0);
+	snprintf(why, DC_WHY_BYTES, "cannot run '%.100s': %s", r->config->argv[0], strerror(error));
+	return -error;
+}
+
+static void reap(struct run *r)
+{
+	int status;
+
+	if (r->ended || waitpid(r->child, &status, WNOHANG) != r->child)
+		return;
+	r->ended = true;
+	r->status = status;
+	dc_watcher_exited(r->watcher, (uint32_t)r->child, status);
+	dc_watcher_stop(r->watcher);
+}
+
+/* A terminal's Ctrl-C goes to the whole group, so the command has it already; what was sent to us alone it
+ * has not. */
+static bool on_signal(void *arg, const struct signalfd_siginfo *info)
+{
+	struct run *r = arg;
+
+	if (info->ssi_signo == SIGCHLD) {
+		reap(r);
+		return true;
+	}
+	for (size_t i = 0; i < sizeof(forwarded) / sizeof(forwarded[0]); i++) {
+		if ((int)info->ssi_signo != forwarded[i])
+			continue;
+		if (info->ssi_code != SI_KERNEL && r->child > 0 && !r->ended)
+			kill(r->child, forwarded[i]);
+		return true;
+	}
+	return false;
+}
+
+static void on_found(void *arg, const struct dc_ring *ring)
+{
+	struct run *r = arg;
+
+	r->found++;
+	if (r->config->watcher.on_found)
+		r->config->watcher.on_found(r->config->watcher.on_arg, ring);
+}
+
+static void on_saved(void *arg, const char *path)
+{
+	struct run *r = arg;
+
+	if (r->config->watcher.on_saved)
+		r->config->watcher.on_saved(r->config->watcher.on_arg, path);
+}
+
+static int open_watcher(struct run *r, char why[static DC_WHY_BYTES])
+{
+	struct dc_watcher_config c = r->config->watcher;
+
+	sigemptyset(&r->signals);
+	sigaddset(&r->signals, SIGCHLD);
+	for (size_t i = 0; i < sizeof(forwarded) / sizeof(forwarded[0]); i++)
+		sigaddset(&r->signals, forwarded[i]);
+	pthread_sigmask(SIG_SETMASK, NULL, &r->mask_before);
+	getrlimit(RLIMIT_NOFILE, &r->files_before);
+	c.dir = r->dir;
+	c.sweep = false; /* the directory goes as a whole */
+	c.signals = &r->signals;
+	c.on_signal = on_signal;
+	c.on_signal_arg = r;
+	c.on_found = on_found;
+	c.on_saved = on_saved;
+	c.on_arg = r;
+	return dc_watcher_open(&c, &r->watcher, why);
+}
+
+static void save_exit(struct run *r)
+{
+	char text[160];
+
+	if (!r->config->on_exit || !WIFEXITED(r->status))
+		return;
+	snprintf(text, sizeof(text), "%.100s exited with status %d", r->config->argv[0],
+		 WEXITSTATUS(r->status));
+	dc_watcher_save_all(r->watcher, DC_REASON_EXIT, text, false);
+}
+
+static void say_how_to_save(struct run *r)
+{
+	char line[128];
+
+	snprintf(line, sizeof(line), "to save the past now: dashcam trigger --pid %d (or kill -USR1 %d)",
+		 (int)r->child, (int)getpid());
+	say(r, line);
+}
+
+static void say_no_recorder(struct run *r)
+{
+	char line[192];
+
+	snprintf(line, sizeof(line),
+		 "'%.100s' has no recorder inside, nothing was recorded: link it with -ldashcam",
+		 r->config->argv[0]);
+	say(r, line);
+}
+
+static int watch(struct run *r, char why[static DC_WHY_BYTES])
+{
+	int e;
+
+	set_environment(r);
+	e = start(r, why);
+	if (e < 0)
+		return e;
+	say_how_to_save(r);
+	reap(r); /* it may have ended before anybody looked */
+	e = dc_watcher_loop(r->watcher);
+	if (e < 0) /* the command goes on without us watching; its status is still owed */
+		waitpid(r->child, &r->status, 0);
+	save_exit(r);
+	if (!r->found)
+		say_no_recorder(r);
+	return 0;
+}
+
+int dc_run(const struct dc_run_config *config, int *ret_status, char ret_why[static DC_WHY_BYTES])
+{
+	struct run r = {.config = config};
+	unsigned unsaved = 0;
+	int e = make_dir(&r, ret_why);
+
+	if (e < 0)
+		return e;
+	e = open_watcher(&r, ret_why);
+	if (e == 0)
+		e = watch(&r, ret_why);
+	if (r.watcher)
+		unsaved = dc_watcher_close(r.watcher, true);
+	leave_dir(&r, unsaved);
+	pthread_sigmask(SIG_SETMASK, &r.mask_before, NULL);
+	if (e == 0)
+		*ret_status = r.status;
+	return e;
+}
+
+int dc_run_end(int status)
+{
+	const int signal_number = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+	const struct rlimit no_core = {0};
+	sigset_t set;
+
+	if (!signal_number)
+		return WEXITSTATUS(status);
+	setrlimit(RLIMIT_CORE, &no_core); /* the command's core is the one that matters */
+	signal(signal_number, SIG_DFL);
+	sigemptyset(&set);
+	sigaddset(&set, signal_number);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	raise(signal_number);
+	return 128 + signal_number; /* a signal that cannot end us */
+}

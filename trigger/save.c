@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT */
+#include "trigger/save.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#define QUEUE 8u /* 1 MiB buffers in flight */
+#define NAME_TRIES 10u
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+int dc_save_new(const struct dc_incident *incident, const struct dc_save_output *output,
+		struct dc_save **ret_save)
+{
+	struct dc_save *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return -ENOMEM;
+	s->incident = *incident;
+	s->output = *output;
+	s->dir_fd = -1;
+	*ret_save = s;
+	return 0;
+}
+
+void dc_save_abort(struct dc_save *s)
+{
+	if (s->writer)
+		dc_writer_close(TAKE(s->writer), false);
+	for (uint32_t i = 0; i < s->count; i++)
+		dc_snapshot_free(TAKE(s->members[i].snapshot));
+	if (s->dir_fd >= 0)
+		close(TAKE_FD(s->dir_fd));
+}
+
+void dc_save_free(struct dc_save *s)
+{
+	if (!s)
+		return;
+	dc_save_abort(s);
+	for (uint32_t i = 0; i < s->count; i++)
+		dc_ring_unref(s->members[i].ring);
+	free(s->members);
+	free(s);
+}
+
+int dc_save_add(struct dc_save *s, struct dc_ring *ring)
+{
+	struct dc_member *members;
+
+	if (s->count == 0) {
+		s->uid = ring->uid;
+		s->gid = ring->gid;
+	} else if (ring->uid != s->uid) {
+		return -EPERM;
+	}
+	members = reallocarray(s->members, s->count + 1, sizeof(*members));
+	if (!members)
+		return -ENOMEM;
+	s->members = members;
+	members[s->count] = (struct dc_member){.ring = dc_ring_ref(ring)};
+	dc_process_fill(&members[s->count].process, ring);
+	s->count++;
+	return 0;
+}
+
+bool dc_save_has(const struct dc_save *s, uint32_t ns_pid, uint64_t start_time)
+{
+	for (uint32_t i = 0; i < s->count; i++) {
+		const struct dc_ring_header *h = &s->members[i].ring->header;
+
+		if (h->pid == ns_pid && h->start_time == start_time)
+			return true;
+	}
+	return false;
+}
+
+void dc_save_path(const struct dc_save *s, char *ret_path, size_t size)
+{
+	snprintf(ret_path, size, "%s/%s", s->dir, s->name);
+}
+
+/* What the file's name says besides time and process: the app's own word for it, else the kind of trigger. */
+static const char *name_reason(const struct dc_save *s)
+{
+	const struct dc_incident *i = &s->incident;
+
+	return i->reason == DC_REASON_API && i->text[0] ? i->text : dc_reason_name(i->reason);
+}
+
+/* <dir>/<uid> is that user's and closed to others; without per_uid all go into <dir>, which is ours. */
+static int open_dir(struct dc_save *s)
+{
+	const uint32_t uid = s->output.per_uid ? s->uid : geteuid();
+
+	if (s->output.per_uid)
+		snprintf(s->dir, sizeof(s->dir), "%.480s/%u", s->output.dir, s->uid);
+	else
+		snprintf(s->dir, sizeof(s->dir), "%.500s", s->output.dir);
+	s->why[0] = '\0';
+	return dc_store_open(uid, s->dir, &s->dir_fd, s->why);
+}
+
+/* Between choosing a name and making the file another watcher may take it. */
+static int open_writer(struct dc_save *s)
+{
+	const struct dc_process *p = &s->members[0].process;
+	int r = -EEXIST;
+
+	for (unsigned tries = 0; r == -EEXIST && tries < NAME_TRIES; tries++) {
+		if (s->output.name)
+			snprintf(s->name, sizeof(s->name), "%s", s->output.name);
+		else if (!s->name[0] || tries)
+			r = dc_store_name(s->dir_fd, s->incident.at_realtime_ns, p->name, name_reason(s),
+					  s->name);
+		if (r == 0 || r == -EEXIST)
+			r = dc_writer_open(s->dir_fd, s->name, s->output.writer_flags, QUEUE, s->capture_id,
+					   &s->writer);
+		if (s->output.name)
+			break;
+	}
+	if (r == 0 && s->output.per_uid && s->uid != geteuid())
+		r = dc_writer_owner(s->writer, s->uid, s->gid);
+	return r;
+}
+
+/* One ring, first pass. A ring that cannot be read takes nothing from the others. Return: 1 copied, 0 not,
+ * -errno. */
+static int copy_member(struct dc_save *s, uint32_t index)
+{
+	struct dc_member *m = &s->members[index];
+	uint64_t from, to;
+	int r = dc_incident_edges(&s->incident, m->ring, &from, &to);
+
+	if (r == 0)
+		r = dc_snapshot_new(m->ring, index, from, to, &m->snapshot);
+	if (r == 0)
+		r = dc_writer_process(s->writer, index, &m->process);
+	if (r == 0)
+		r = dc_snapshot_pass(m->snapshot, s->writer);
+	if (r == 0)
+		return 1;
+	if (dc_writer_error(s->writer) < 0)
+		return dc_writer_error(s->writer);
+	m->unreadable = true;
+	return r == -ENOMEM ? r : 0;
+}
+
+static int copy_all(struct dc_save *s)
+{
+	uint32_t copied = 0;
+	int r = dc_writer_incident(s->writer, &s->incident);
+
+	for (uint32_t i = 0; r >= 0 && i < s->count; i++) {
+		r = copy_member(s, i);
+		copied += r == 1;
+	}
+	if (r < 0)
+		return r;
+	return copied ? 0 : -ENODATA;
+}
+
+int dc_save_first(struct dc_save *s)
+{
+	int r = open_dir(s);
+
+	s->began_ns = now_ns();
+	if (s->capture_id[0] == 0 && getrandom(s->capture_id, sizeof(s->capture_id), 0) < 0)
+		return -errno;
+	if (r == 0)
+		r = open_writer(s);
+	if (r == 0)
+		r = copy_all(s);
+	return r;
+}
+
+static void add_totals(struct dc_snapshot_totals *sum, const struct dc_snapshot_totals *t)
+{
+	sum->chunks += t->chunks;
+	sum->events += t->events;
+	sum->bytes += t->bytes;
+	sum->discarded_chunks += t->discarded_chunks;
+	sum->took_ns += t->took_ns;
+	sum->copy_ns += t->copy_ns;
+	sum->truncated = sum->truncated || t->truncated;
+}
+
+static int finish_member(struct dc_save *s, uint32_t index, bool again)
+{
+	struct dc_member *m = &s->members[index];
+	uint64_t from, to;
+	int r = 0;
+
+	if (m->unreadable)
+		return 0;
+	if (dc_incident_edges(&s->incident, m->ring, &from, &to) == 0)
+		dc_snapshot_extend(m->snapshot, to); /* further triggers may have moved it */
+	if (again)
+		r = dc_snapshot_pass(m->snapshot, s->writer);
+	if (r < 0 && dc_writer_error(s->writer) == 0)
+		r = 0; /* the ring is gone now; the first pass stands */
+	if (r == 0)
+		r = dc_snapshot_loss(m->snapshot, s->writer);
+	add_totals(&s->totals, dc_snapshot_totals(m->snapshot));
+	m->process.took_ns = (int64_t)dc_snapshot_totals(m->snapshot)->took_ns;
+	return r < 0 ? r : dc_writer_process(s->writer, index, &m->process);
+}
+
+/* The window ends now at the latest: its processes may have died, or the watcher stops, before `after` is
+ * over. */
+static void end_window(struct dc_incident *i)
+{
+	struct dc_anchor now;
+
+	if (i->anchor_count == 0)
+		return; /* a ring from elsewhere: our clocks say nothing of it */
+	dc_incident_anchor(i);
+	if (dc_clock_now(i->clock, &now) == 0 && now.tick >> i->tick_shift < i->to_units)
+		i->to_units = now.tick >> i->tick_shift;
+}
+
+int dc_save_last(struct dc_save *s, bool again)
+{
+	int r = 0;
+
+	s->totals = (struct dc_snapshot_totals){0};
+	end_window(&s->incident);
+	for (uint32_t i = 0; r == 0 && i < s->count; i++)
+		r = finish_member(s, i, again);
+	if (r == 0)
+		r = dc_writer_incident(s->writer, &s->incident);
+	if (r < 0)
+		return r;
+	s->written_bytes = dc_writer_written(s->writer);
+	r = dc_writer_close(TAKE(s->writer), true);
+	s->durable_ns = now_ns() - s->began_ns;
+	dc_save_abort(
+		s); /* nothing of the file is left to remove: only snapshots and the directory are let go */
+	return r;
+}

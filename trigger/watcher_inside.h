@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the parts of the watcher share; nobody else includes it.
+ *
+ *   watcher.c   open, loop, close           fire.c    from a reason to incidents in the worker
+ *   judge.c     how processes ended         serve.c   requests of the control socket, and what became of
+ * captures
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "trigger/control.h"
+#include "trigger/roster.h"
+#include "trigger/watcher.h"
+#include "trigger/worker.h"
+
+#define SECOND_NS INT64_C(1000000000)
+#define WAITERS_MAX 64u
+#define EXITS_MAX 64u
+#define SEVERITY_ASKED 1u
+#define SEVERITY_APP 2u
+#define SEVERITY_DEATH 3u
+
+/* A client of the control socket that wants to hear of a job. */
+struct waiter {
+	uint64_t client;
+	uint64_t job;
+	bool used;
+};
+
+/* An exit somebody told us of; its ring may be found only afterwards. */
+struct exit_seen {
+	uint32_t pid;
+	int status;
+	int64_t at_ns;
+};
+
+struct dc_watcher {
+	struct dc_watcher_config config;
+	int dir_fd;
+	int lock_fd;
+	int epoll_fd;
+	int doorbell_fd;
+	int signal_fd;
+	int timer_fd;
+	int connector_fd; /* -1: not needed, or not allowed */
+	struct dc_roster *roster;
+	struct dc_worker *worker;
+	struct dc_settler *settler;
+	struct dc_budget *budget; /* of apps' triggers */
+	struct dc_budget *deaths;
+	struct dc_control *control;
+	struct waiter waiters[WAITERS_MAX];
+	struct exit_seen exits[EXITS_MAX];
+	uint32_t exit_count; /* running; slot = count % EXITS_MAX */
+	bool stop;
+	bool look_now; /* a doorbell rang */
+	uint64_t captures;
+	uint64_t failed;
+	uint64_t unknown_deaths;
+	int64_t started_ns; /* CLOCK_REALTIME */
+	int64_t watchdog_ns;
+	int64_t watchdog_last_ns;
+};
+
+/* A reason to save, before it is known which captures it makes. */
+struct firing {
+	enum dc_reason reason;
+	const char *text;
+	uint32_t severity;
+	uint32_t pid; /* who fired */
+	uint32_t tid;
+	uint32_t signal;
+	bool budgeted; /* not asked for by a person: counts against the budgets */
+	struct dc_window window;
+};
+
+/* Rings that an incident is to cover. */
+struct selection {
+	uint32_t count;
+	struct dc_ring *rings[DC_ROSTER_MAX];
+};
+
+int64_t dc_watcher_now_ns(void); /* CLOCK_MONOTONIC */
+__attribute__((format(printf, 2, 3))) void dc_watcher_say(struct dc_watcher *w, const char *format, ...);
+
+/*
+ * dc_watcher_fire() - one incident per uid of the selection, folded into one under way where that covers it
+ * @each, when given, hears of every job. Return: jobs; 0: suppressed, or nothing selected; -errno when none
+ * was possible.
+ */
+int dc_watcher_fire(struct dc_watcher *w, const struct firing *f, struct selection *s,
+		    void (*each)(void *arg, uint64_t job), void *arg);
+/* All images of one process. */
+void dc_watcher_select_process(const struct dc_watcher *w, const struct dc_entry *of, struct selection *s);
+void dc_watcher_on_trigger(void *arg, struct dc_entry *e, const struct dc_ring_trigger *t);
+
+void dc_watcher_on_gone(void *arg, struct dc_entry *e);
+/* Return: whether some death is still open. */
+bool dc_watcher_judge_all(struct dc_watcher *w);
+
+void dc_watcher_on_request(void *arg, uint64_t client, const struct ucred *peer,
+			   const struct dc_control_request *request);
+void dc_watcher_take_reports(struct dc_watcher *w);
