@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT */
+/* dashcam settle: makes captures small, in place. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "ipc/cleanup.h"
+#include "persist/writer.h"
+#include "tools/commands.h"
+#include "tools/json.h"
+#include "tools/places.h"
+#include "tools/text.h"
+
+struct settle_options {
+	uint64_t level;
+	bool json;
+};
+
+static const struct option settle_option_table[] = {
+	{.name = "level",
+	 .type = OPTION_COUNT,
+	 .at = offsetof(struct settle_options, level),
+	 .value = "N",
+	 .help = "how hard to compress, as with zstd",
+	 .fallback = "3",
+	 .min = 1,
+	 .max = 19},
+	{.name = "json",
+	 .type = OPTION_FLAG,
+	 .at = offsetof(struct settle_options, json),
+	 .help = "print JSON"},
+	{0},
+};
+
+struct settling {
+	const struct settle_options *options;
+	struct json json;
+	unsigned settled, failed, total;
+};
+
+static inline void closedir_cleanup(DIR **d)
+{
+	if (*d)
+		closedir(*d);
+}
+
+static void report(struct settling *s, const char *path, bool already, uint64_t before, uint64_t after)
+{
+	if (s->options->json) {
+		json_object(&s->json, NULL);
+		json_text(&s->json, "path", path);
+		json_bool(&s->json, "already", already);
+		json_u64(&s->json, "bytes_before", before);
+		json_u64(&s->json, "bytes", after);
+		json_end(&s->json);
+	} else if (!already) {
+		text_print(stdout, path, strlen(path));
+		printf(": %s, was %s\n", text_bytes(after).s, text_bytes(before).s);
+	}
+}
+
+static uint64_t size_of(int dir_fd, const char *name)
+{
+	struct stat st;
+
+	return fstatat(dir_fd, name, &st, 0) == 0 ? (uint64_t)st.st_size : 0;
+}
+
+static void settle_one(struct settling *s, int dir_fd, const char *name, const char *path)
+{
+	uint64_t before = size_of(dir_fd, name);
+	int r = dc_settle(dir_fd, name, (int)s->options->level);
+
+	s->total++;
+	if (r >= 0) {
+		s->settled += r == 0;
+		report(s, path, r > 0, before, size_of(dir_fd, name));
+		return;
+	}
+	s->failed++;
+	if (r == -ENODATA || r == -EBADMSG)
+		say("'%s' is not a capture, or too damaged to be settled; it stays as it is", path);
+	else
+		say("'%s': %s; it stays as it is", path, strerror(-r));
+}
+
+static bool is_capture_name(const char *name)
+{
+	size_t length = strlen(name);
+
+	return length > 5 && strcmp(name + length - 5, ".dcap") == 0;
+}
+
+/* A directory of captures, and those of each user below it. */
+static void settle_dir(struct settling *s, const char *path, bool below)
+{
+	CLEANUP(closedir) DIR *dir = opendir(path);
+	struct dirent *entry;
+	char child[PATH_MAX];
+
+	if (!dir) {
+		s->failed++;
+		say("'%s': %s", path, strerror(errno));
+		return;
+	}
+	while ((entry = readdir(dir))) {
+		struct stat st;
+
+		if (entry->d_name[0] == '.' ||
+		    fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+		    snprintf(child, sizeof(child), "%s/%s", path, entry->d_name) >= (int)sizeof(child))
+			continue;
+		if (S_ISREG(st.st_mode) && is_capture_name(entry->d_name))
+			settle_one(s, dirfd(dir), entry->d_name, child);
+		else if (S_ISDIR(st.st_mode) && below)
+			settle_dir(s, child, false);
+	}
+}
+
+static void settle_path(struct settling *s, const char *path)
+{
+	CLEANUP(free) char *copy = strdup(path), *copy2 = strdup(path);
+	CLEANUP(close_fd) int fd = -1;
+	struct stat st;
+
+	if (stat(path, &st) < 0) {
+		s->failed++;
+		say("'%s': %s", path, strerror(errno));
+		return;
+	}
+	if (S_ISDIR(st.st_mode)) {
+		settle_dir(s, path, true);
+		return;
+	}
+	fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (fd < 0 || !copy2) {
+		s->failed++;
+		say("'%s': %s", path, strerror(errno));
+		return;
+	}
+	settle_one(s, fd, basename(copy2), path);
+}
+
+static int settle_run(const void *options, const struct operands *operands)
+{
+	const struct settle_options *o = options;
+	struct settling s = {.options = o};
+	char place[PLACE_BYTES];
+
+	json_init(&s.json, stdout, true);
+	if (o->json)
+		json_array(&s.json, NULL);
+	for (unsigned i = 0; i < operands->count; i++)
+		settle_path(&s, operands->items[i]);
+	if (operands->count == 0 && place_captures(place) == 0 && access(place, F_OK) == 0)
+		settle_path(&s, place);
+	if (o->json)
+		json_end(&s.json);
+	else if (s.settled == 0 && s.failed == 0)
+		puts(s.total > 0 ? "Everything is settled already." : "There is no capture to settle.");
+	return s.failed > 0 ? EXIT_FAILED : EXIT_OK;
+}
+
+const struct command cmd_settle = {
+	.name = "settle",
+	.summary = "make captures small, in place",
+	.usage = "[FILE|DIR...]",
+	.about = "Turns raw captures into settled ones: the same events in columns, compressed, with an "
+		 "index. "
+		 "A directory stands for all captures in it; without an argument, all yours are settled. "
+		 "The new file replaces the old one when it is whole and on disk; whatever goes wrong, the "
+		 "old one stays.\n\n"
+		 "A watcher does the same by itself when there is time.",
+	.examples = "dashcam settle --level 15 keep/\tas small as it gets\n",
+	.see_also = "info ls watch",
+	.options = settle_option_table,
+	.options_size = sizeof(struct settle_options),
+	.operand = OPERAND_CAPTURES,
+	.operands_max = 4096,
+	.run = settle_run,
+};

@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: MIT */
+/* dashcam show: the events of a capture as text, one a line. Nothing is held but the line at hand. */
+#include <errno.h>
+#include <inttypes.h>
+#include <regex.h>
+#include <string.h>
+
+#include "tools/commands.h"
+#include "tools/cut.h"
+#include "tools/frames.h"
+#include "tools/lanes.h"
+#include "tools/open.h"
+#include "tools/text.h"
+#include "tools/words.h"
+
+#define SAME_NS 1000000 /* a trigger event this close to the trigger is the trigger */
+#define INDENT_MAX 24u  /* deeper spans are not moved further to the right */
+
+struct show_options {
+	const char *grep;
+	struct cut_options cut;
+};
+
+static const struct option show_option_table[] = {
+	CUT_OPTION_ROWS(show_options),
+	{.name = "grep",
+	 .letter = 'g',
+	 .type = OPTION_TEXT,
+	 .at = offsetof(struct show_options, grep),
+	 .value = "REGEX",
+	 .help = "only lines that match an extended regular expression, over thread, kind, name and "
+		 "arguments"},
+	{0},
+};
+
+struct show {
+	struct dc_capture *capture;
+	struct lanes *lanes;
+	int64_t trigger_ns;
+	bool colour;
+	bool one_process;
+	bool trigger_shown;
+	regex_t *grep; /* NULL: all */
+	FILE *line;    /* the part of a line that is searched: thread, kind, text */
+	char *text;
+	size_t length;
+};
+
+#define DIM "\033[2m"
+#define PLAIN "\033[0m"
+
+static const char *colour_of(const struct dc_event *e)
+{
+	switch (e->kind) {
+	case DC_KIND_BEGIN:
+	case DC_KIND_OPEN:
+		return "\033[32m";
+	case DC_KIND_LOG:
+		if (e->info && e->info->level >= DC_LEVEL_WARN)
+			return e->info->level > DC_LEVEL_WARN ? "\033[31m" : "\033[33m";
+		return "";
+	case DC_KIND_TRIGGER:
+		return "\033[1;31m";
+	case DC_KIND_COUNTER:
+		return "\033[36m";
+	default:
+		return "";
+	}
+}
+
+static void put(struct show *s, const char *text)
+{
+	text_print(s->line, text, strlen(text));
+}
+
+static void value(struct show *s, const struct dc_event *e, unsigned i)
+{
+	char text[2048];
+	size_t length;
+
+	if (e->args_dropped >> i & 1) {
+		fputs("<dropped>", s->line);
+	} else if (e->info->types[i] == DC_TYPE_STR && e->args[i].text.bytes) {
+		text_quote(s->line, e->args[i].text.bytes, e->args[i].text.length);
+		if (e->args[i].text.cut)
+			fputs("...", s->line);
+	} else {
+		length = dc_value_format(e, i, text, sizeof(text));
+		text_print(s->line, text, length < sizeof(text) ? length : sizeof(text) - 1);
+	}
+}
+
+static void arguments(struct show *s, const struct dc_event *e)
+{
+	for (unsigned i = 0; e->info && i < e->arg_count; i++) {
+		const char *key = e->info->keys[i];
+
+		putc(' ', s->line);
+		if (key && *key) {
+			put(s, key);
+			putc('=', s->line);
+		}
+		value(s, e, i);
+	}
+}
+
+static void log_text(struct show *s, const struct dc_event *e)
+{
+	char text[4096];
+	size_t length = dc_event_format(e, text, sizeof(text));
+
+	text_print(s->line, text, length < sizeof(text) ? length : sizeof(text) - 1);
+}
+
+static int64_t duration_ns(const struct show *s, const struct dc_event *e, uint64_t to_units)
+{
+	if (to_units < e->start_units)
+		return 0;
+	return (int64_t)dc_clock_duration_ns(dc_capture_clock(s->capture), to_units - e->start_units);
+}
+
+static void span_end(struct show *s, const struct dc_event *e)
+{
+	put(s, e->info ? e->info->name : "(its begin is not in the capture)");
+	if (e->start_units != ~UINT64_C(0))
+		fprintf(s->line, " %s", text_span(duration_ns(s, e, e->units)).s);
+	if (e->implied)
+		fputs(" (implied by the end of an outer span)", s->line);
+}
+
+static void span_open(struct show *s, const struct dc_event *e)
+{
+	const struct dc_incident *incident = dc_capture_incident(s->capture);
+
+	put(s, e->info ? e->info->name : "?");
+	arguments(s, e);
+	if (e->start_units != ~UINT64_C(0))
+		fprintf(s->line, " (open already, begun %s before the trigger)",
+			text_span(duration_ns(s, e, incident->at_units)).s);
+}
+
+static void trace_context(struct show *s, const struct dc_trace_context *t)
+{
+	for (unsigned i = 0; i < 16; i++)
+		fprintf(s->line, "%02x", t->trace_id[i]);
+	putc('-', s->line);
+	for (unsigned i = 0; i < 8; i++)
+		fprintf(s->line, "%02x", t->span_id[i]);
+}
+
+static void frames(struct show *s, const struct dc_cursor_event *e)
+{
+	uint64_t address;
+
+	for (uint32_t i = 0; i < e->event.stack_count; i++) {
+		memcpy(&address, e->event.stack + 8 * i, 8);
+		fputs(i > 0 ? " <- " : " ", s->line);
+		put(s, frame_text(s->capture, e->process, address).s);
+	}
+}
+
+static void body(struct show *s, const struct dc_cursor_event *e)
+{
+	const struct dc_event *event = &e->event;
+
+	switch (event->kind) {
+	case DC_KIND_END:
+		span_end(s, event);
+		break;
+	case DC_KIND_OPEN:
+		span_open(s, event);
+		break;
+	case DC_KIND_LOG:
+		log_text(s, event);
+		break;
+	case DC_KIND_FLOW_OUT:
+	case DC_KIND_FLOW_IN:
+		fprintf(s->line, "0x%" PRIx64, event->flow_id);
+		break;
+	case DC_KIND_CONTEXT:
+		trace_context(s, &event->context);
+		break;
+	case DC_KIND_THREAD:
+		put(s, event->comm);
+		break;
+	default:
+		put(s, event->info ? event->info->name : "?");
+		arguments(s, event);
+		if (event->kind == DC_KIND_STACK)
+			frames(s, e);
+	}
+}
+
+/* "worker-1/4242", led by the process where there are several. */
+static void thread(struct show *s, const struct dc_cursor_event *e)
+{
+	const char *name = lanes_name(s->lanes, e);
+	long start = ftell(s->line), width = s->one_process ? 20 : 36;
+
+	if (!s->one_process) {
+		put(s, dc_capture_process(s->capture, e->process)->name);
+		putc(' ', s->line);
+	}
+	put(s, *name ? name : "thread");
+	fprintf(s->line, "/%u", e->event.tid);
+	width -= ftell(s->line) - start;
+	fprintf(s->line, "%*s ", width > 0 ? (int)width : 0, "");
+}
+
+static const char *kind(const struct dc_event *e)
+{
+	return e->kind == DC_KIND_LOG && e->info ? word_level(e->info->level) : word_kind(e->kind);
+}
+
+static int indent(const struct show *s, const struct dc_cursor_event *e)
+{
+	uint32_t depth = lanes_depth(s->lanes, e);
+
+	return (int)(2 * (depth < INDENT_MAX ? depth : INDENT_MAX));
+}
+
+static void trigger_line(struct show *s)
+{
+	const struct dc_incident *incident = dc_capture_incident(s->capture);
+
+	printf("%s%+13.6f  %s  ---- trigger: ", s->colour ? "\033[1;31m" : "", 0.0,
+	       text_clock(s->trigger_ns).s);
+	text_print(stdout, incident->text, strlen(incident->text));
+	printf(" (%s) ----%s\n", word_cause(incident->reason), s->colour ? PLAIN : "");
+	s->trigger_shown = true;
+}
+
+static int show_event(struct show *s, const struct dc_cursor_event *e)
+{
+	double relative = (double)(e->t_ns - s->trigger_ns) / 1e9;
+
+	lanes_see(s->lanes, e);
+	rewind(s->line);
+	thread(s, e);
+	fprintf(s->line, "%-11s %*s", kind(&e->event), indent(s, e), "");
+	body(s, e);
+	putc('\0', s->line);
+	if (fflush(s->line) != 0)
+		return -errno;
+	if (s->grep && regexec(s->grep, s->text, 0, NULL, 0) != 0)
+		return 0;
+	if (e->event.kind == DC_KIND_TRIGGER && llabs(e->t_ns - s->trigger_ns) < SAME_NS)
+		s->trigger_shown = true; /* the program's own words for it */
+	if (!s->trigger_shown && e->t_ns > s->trigger_ns)
+		trigger_line(s);
+	printf("%s%+13.6f  %s%s  %s%s%s\n", s->colour ? DIM : "", relative, text_clock(e->t_ns).s,
+	       s->colour ? PLAIN : "", s->colour ? colour_of(&e->event) : "", s->text,
+	       s->colour ? PLAIN : "");
+	return 0;
+}
+
+static int show_events(struct show *s, const struct dc_cut *cut)
+{
+	CLEANUP(dc_cursor) struct dc_cursor *cursor = NULL;
+	struct dc_cursor_event e;
+	int r;
+
+	r = dc_cursor_open(s->capture, cut, &cursor);
+	while (r >= 0 && (r = dc_cursor_next(cursor, &e)) > 0) {
+		r = show_event(s, &e);
+		if (r < 0 || ferror(stdout))
+			break;
+	}
+	if (r == 0 && !s->trigger_shown && cut->to_ns == 0)
+		trigger_line(s);
+	return r < 0 ? r : 0;
+}
+
+static int grep_compile(const char *pattern, regex_t *ret_grep)
+{
+	char why[128];
+	int r = regcomp(ret_grep, pattern, REG_EXTENDED | REG_NOSUB);
+
+	if (r == 0)
+		return EXIT_OK;
+	regerror(r, ret_grep, why, sizeof(why));
+	return usage_error("--grep: '%s' is no regular expression: %s", pattern, why);
+}
+
+static int show_capture(struct show *s, const struct dc_cut *cut)
+{
+	int r;
+
+	if (lanes_new(s->capture, &s->lanes) < 0)
+		return -ENOMEM;
+	s->line = open_memstream(&s->text, &s->length);
+	r = s->line ? show_events(s, cut) : -errno;
+	if (s->line)
+		fclose(s->line);
+	free(s->text);
+	lanes_free(s->lanes);
+	return r;
+}
+
+static int show_run(const void *options, const struct operands *operands)
+{
+	const struct show_options *o = options;
+	CLEANUP(dc_capture) struct dc_capture *c = NULL;
+	struct show s = {.colour = colour_wanted(stdout)};
+	struct dc_cut cut;
+	regex_t grep;
+	int r;
+
+	r = capture_open(operands->items[0], &c);
+	if (r != EXIT_OK)
+		return r;
+	r = cut_resolve(&o->cut, c, &cut);
+	if (r != EXIT_OK)
+		return r;
+	if (o->grep) {
+		r = grep_compile(o->grep, &grep);
+		if (r != EXIT_OK)
+			return r;
+		s.grep = &grep;
+	}
+	s.capture = c;
+	s.trigger_ns = dc_capture_incident(c)->at_realtime_ns;
+	s.one_process = dc_capture_process_count(c) == 1;
+	r = show_capture(&s, &cut);
+	if (s.grep)
+		regfree(&grep);
+	return capture_status(c, operands->items[0], r);
+}
+
+const struct command cmd_show = {
+	.name = "show",
+	.summary = "print the events of a capture, one a line",
+	.usage = "FILE",
+	.about = "Prints the events of a capture, ordered by time over all threads and processes. "
+		 "Each line has the time in seconds relative to the trigger, the time on the clock, the "
+		 "thread, the kind of "
+		 "event, and what was recorded; spans are indented by depth, and their ends say how long "
+		 "they took. "
+		 "Spans that were open when the window began come first.\n\n"
+		 "Strings of the recorded program are printed with control characters escaped. "
+		 "Colours are used on a terminal only, and never when NO_COLOR is set.",
+	.exit_status =
+		"0 when all went well, 1 when it failed, 2 when the capture is damaged and what is whole was "
+		"printed, 64 when the arguments were wrong.",
+	.examples = "dashcam show FILE --from -5s\tthe last five seconds before the trigger\n"
+		    "dashcam show FILE --name 'db.*' --tid 4242\twhat one thread asked the database\n"
+		    "dashcam show FILE --grep 'error|timeout'\twherever one of the words occurs\n",
+	.see_also = "export info",
+	.options = show_option_table,
+	.options_size = sizeof(struct show_options),
+	.operand = OPERAND_CAPTURE,
+	.operands_min = 1,
+	.operands_max = 1,
+	.run = show_run,
+};

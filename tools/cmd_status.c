@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: MIT */
+/* dashcam status: who records, how far back it goes, what it costs. Looks at each ring twice, for the rates.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+
+#include "tools/commands.h"
+#include "tools/json.h"
+#include "tools/ringlist.h"
+#include "tools/text.h"
+#include "tools/words.h"
+
+struct status_options {
+	struct ring_filter rings;
+	int64_t interval;
+	bool json;
+};
+
+static const struct option status_option_table[] = {
+	RING_OPTION_ROWS(status_options),
+	{.name = "interval",
+	 .type = OPTION_TIME,
+	 .at = offsetof(struct status_options, interval),
+	 .value = "TIME",
+	 .help = "time between the two looks that give events per second",
+	 .fallback = "300ms",
+	 .min = 1000000,
+	 .max = UINT64_C(3600000000000)},
+	{.name = "json",
+	 .type = OPTION_FLAG,
+	 .at = offsetof(struct status_options, json),
+	 .help = "print JSON"},
+	{0},
+};
+
+struct seen {
+	const struct listed_ring *listed;
+	struct dc_ring_usage now;
+	double events_per_s;
+	int error; /* -errno of the look; the ring may be truncated */
+};
+
+static int64_t monotonic_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
+static void sleep_until(int64_t at_ns)
+{
+	struct timespec t = {.tv_sec = at_ns / 1000000000, .tv_nsec = at_ns % 1000000000};
+
+	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
+		continue;
+}
+
+static void look_twice(const struct ring_list *list, int64_t interval, struct seen *seen)
+{
+	int64_t start = monotonic_ns();
+
+	for (unsigned i = 0; i < list->count; i++) {
+		seen[i].listed = &list->rings[i];
+		seen[i].error = dc_ring_usage(list->rings[i].ring, &seen[i].now);
+	}
+	if (list->count > 0)
+		sleep_until(start + interval);
+	for (unsigned i = 0; i < list->count; i++) {
+		struct dc_ring_usage before = seen[i].now;
+
+		if (seen[i].error == 0)
+			seen[i].error = dc_ring_usage(list->rings[i].ring, &seen[i].now);
+		if (seen[i].error == 0 && seen[i].now.at_ns > before.at_ns &&
+		    seen[i].now.events > before.events)
+			seen[i].events_per_s = (double)(seen[i].now.events - before.events) * 1e9 /
+					       (double)(seen[i].now.at_ns - before.at_ns);
+	}
+}
+
+static const char *state_of(const struct seen *s)
+{
+	if (s->error)
+		return "damaged";
+	if (!s->listed->alive)
+		return s->now.flags & DC_RING_GOODBYE ? "ended" : "died";
+	return s->now.flags & DC_RING_STOPPED ? "stopped" : "recording";
+}
+
+/* The cap is too small for the window when something inside the window had to go. */
+static bool window_short(const struct seen *s)
+{
+	return !s->error && s->listed->alive && !s->now.whole && s->now.window_ns < s->now.wanted_window_ns;
+}
+
+static uint64_t cap_needed(const struct seen *s)
+{
+	double factor = s->now.window_ns > 0 ? (double)s->now.wanted_window_ns / (double)s->now.window_ns : 0;
+
+	uint64_t bytes = (uint64_t)((double)s->now.cap_bytes * factor);
+
+	return (bytes + (1u << 20) - 1) & ~(uint64_t)((1u << 20) - 1);
+}
+
+static void json_ring(struct json *j, const struct seen *s)
+{
+	const struct dc_ring *ring = s->listed->ring;
+	const struct dc_ring_usage *u = &s->now;
+
+	json_object(j, NULL);
+	json_u64(j, "pid", ring_pid(ring));
+	json_text(j, "name", ring->header.name);
+	json_text(j, "state", state_of(s));
+	json_u64(j, "uid", ring->uid);
+	json_bool(j, "verified", ring->verified);
+	json_u64(j, "watcher_pid", s->listed->watcher);
+	json_text(j, "ring", ring->name);
+	if (s->error == 0) {
+		if (s->listed->alive)
+			json_fixed(j, "window_s", (double)u->window_ns / 1e9, 3);
+		if (u->wanted_window_ns) /* 0: the program has not said yet */
+			json_fixed(j, "wanted_window_s", (double)u->wanted_window_ns / 1e9, 3);
+		json_bool(j, "whole", u->whole);
+		json_fixed(j, "events_per_s", s->events_per_s, 1);
+		json_u64(j, "events", u->events);
+		json_u64(j, "memory_bytes", u->memory_bytes);
+		json_u64(j, "cap_bytes", u->cap_bytes);
+		if (window_short(s))
+			json_u64(j, "cap_needed_bytes", cap_needed(s));
+		json_u64(j, "lanes", u->lanes);
+		json_u64(j, "open_spans", u->open_spans);
+		json_u64(j, "dropped", u->dropped);
+		json_u64(j, "grow_failed", u->grow_failed);
+		json_text(j, "clock", word_clock(ring->header.clock));
+	}
+	json_end(j);
+}
+
+static void status_json(const struct ring_list *list, const struct seen *seen)
+{
+	struct json j;
+
+	json_init(&j, stdout, true);
+	json_object(&j, NULL);
+	json_text(&j, "directory", list->dir);
+	if (list->watcher)
+		json_u64(&j, "watcher_pid", list->watcher);
+	else
+		json_null(&j, "watcher_pid");
+	json_array(&j, "processes");
+	for (unsigned i = 0; i < list->count; i++)
+		json_ring(&j, &seen[i]);
+	json_end(&j);
+	json_u64(&j, "refused", list->refused);
+	json_end(&j);
+}
+
+static void row(struct table *t, const struct seen *s)
+{
+	const struct dc_ring *ring = s->listed->ring;
+	const struct dc_ring_usage *u = &s->now;
+
+	table_cell(t, "%s", ring->header.name);
+	table_cell(t, "%u", ring_pid(ring));
+	table_cell(t, "%s%s", state_of(s), ring->verified || !s->listed->alive ? "" : ", not verified");
+	if (s->listed->alive) /* of the dead, recover knows; "until now" would say nothing */
+		table_cell(t, u->wanted_window_ns ? "%s of %s" : "%s", text_span(u->window_ns).s,
+			   text_span(u->wanted_window_ns).s);
+	else
+		table_cell(t, "-");
+	table_cell(t, "%s", text_count((uint64_t)(s->events_per_s + 0.5)).s);
+	table_cell(t, "%s of %s", text_bytes(u->memory_bytes).s, text_bytes(u->cap_bytes).s);
+	table_cell(t, "%u", u->lanes);
+	table_cell(t, "%s", text_count(u->dropped).s);
+	if (s->listed->watcher)
+		table_cell(t, "%u", s->listed->watcher);
+	else
+		table_cell(t, "none");
+}
+
+static void advice(const struct ring_list *list, const struct seen *seen)
+{
+	bool unwatched = false;
+
+	for (unsigned i = 0; i < list->count; i++) {
+		unwatched |= seen[i].listed->alive && !seen[i].listed->watcher;
+		if (window_short(&seen[i]))
+			printf("\n%s[%u]: its cap is too small for its window; DASHCAM_MEMORY=%s would do\n",
+			       list->rings[i].ring->header.name, ring_pid(list->rings[i].ring),
+			       text_size_option(cap_needed(&seen[i])).s);
+		if (!seen[i].error && seen[i].now.grow_failed)
+			printf("\n%s[%u]: its tmpfs is full, so its ring cannot grow; 'dashcam doctor' says "
+			       "more\n",
+			       list->rings[i].ring->header.name, ring_pid(list->rings[i].ring));
+	}
+	if (unwatched)
+		puts("\nWhere WATCHER says none, nothing is saved by itself: start 'dashcam watch', or "
+		     "'dashcam recover' "
+		     "a ring.");
+}
+
+static int status_text(const struct ring_list *list, const struct seen *seen)
+{
+	struct table t;
+	int r;
+
+	if (list->refused)
+		say("%u files are no rings one can read: %s", list->refused, list->why);
+	if (list->count == 0) {
+		printf("Nothing records in %s.\n", list->dir);
+		if (list->watcher)
+			printf("A watcher is there, pid %u.\n", list->watcher);
+		return 0;
+	}
+	table_init(&t, "PROCESS|PID>|STATE|WINDOW>|EVENTS/S>|MEMORY>|THREADS>|DROPPED>|WATCHER|");
+	for (unsigned i = 0; i < list->count; i++)
+		row(&t, &seen[i]);
+	r = table_print(&t, stdout);
+	if (r == 0)
+		advice(list, seen);
+	return r;
+}
+
+static int status_run(const void *options, const struct operands *operands)
+{
+	const struct status_options *o = options;
+	CLEANUP(ring_list) struct ring_list list = {0};
+	CLEANUP(free) struct seen *seen = NULL;
+	struct ring_filter filter = o->rings;
+	int r;
+
+	(void)operands;
+	filter.dead = true;
+	r = ring_list_load(&filter, &list);
+	if (r != EXIT_OK)
+		return r;
+	seen = calloc(list.count + 1, sizeof(*seen));
+	if (!seen)
+		return failure("out of memory");
+	look_twice(&list, o->interval, seen);
+	if (o->json)
+		status_json(&list, seen);
+	else if (status_text(&list, seen) < 0)
+		return failure("out of memory");
+	if (list.count == 0 && (o->rings.pid || o->rings.name))
+		return failure("no such process records in '%s'", list.dir);
+	return EXIT_OK;
+}
+
+const struct command cmd_status = {
+	.name = "status",
+	.summary = "list the processes that record, how far back each goes and what it costs",
+	.usage = "",
+	.about =
+		"Lists each recorded process with the window it really holds and the one it should, events "
+		"per second, "
+		"memory in use and its cap, events dropped, and whether a watcher is there to save its past. "
+		"Rings whose process has died are listed too: 'dashcam recover' reads them.\n\n"
+		"'not verified' means that the ring could not be proved to belong to its process; it is "
+		"read, but never a "
+		"reason to look into the process.",
+	.examples = "dashcam status --json | jq '.processes[] | select(.dropped > 0)'\twho lost events\n",
+	.see_also = "doctor recover sites trigger",
+	.options = status_option_table,
+	.options_size = sizeof(struct status_options),
+	.run = status_run,
+};

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT */
+/* dashcam watch: the watcher of a ring directory, as a service or in a terminal. */
+#include <errno.h>
+#include <string.h>
+
+#include "ipc/cleanup.h"
+#include "tools/commands.h"
+#include "tools/config.h"
+#include "tools/places.h"
+#include "tools/text.h"
+#include "trigger/watcher.h"
+
+#define HOUR_NS UINT64_C(3600000000000)
+#define DAY_NS (24 * HOUR_NS)
+
+struct watch_options {
+	const char *config;
+	const char *dir;
+	const char *out;
+	int64_t window;
+	int64_t after;
+	int64_t cooldown;
+	uint64_t per_hour;
+	uint64_t disk;
+	int64_t grace;
+	const char *on_death;
+	const char *sweep;
+	const char *settle;
+	uint64_t level;
+	bool pwrite;
+};
+
+static const struct option watch_option_table[] = {
+	{.name = "config",
+	 .letter = 'c',
+	 .type = OPTION_FILE,
+	 .at = offsetof(struct watch_options, config),
+	 .value = "FILE",
+	 .help = "read these options from FILE, see dashcam.conf(5); what is typed wins",
+	 .not_in_file = true},
+	{.name = "dir",
+	 .type = OPTION_DIR,
+	 .at = offsetof(struct watch_options, dir),
+	 .value = "DIR",
+	 .help = "watch the rings in DIR instead of $DASHCAM_DIR, /run/dashcam or /dev/shm/dashcam-UID"},
+	{.name = "out",
+	 .letter = 'o',
+	 .type = OPTION_DIR,
+	 .at = offsetof(struct watch_options, out),
+	 .value = "DIR",
+	 .help = "save captures in DIR; a watcher of root makes a directory in it for each user"},
+	{.name = "window",
+	 .type = OPTION_TIME,
+	 .at = offsetof(struct watch_options, window),
+	 .value = "TIME",
+	 .help = "how far back captures go; programs are asked to keep as much (else 30s, and what each "
+		 "program keeps)",
+	 .min = 1000000,
+	 .max = 7 * DAY_NS},
+	{.name = "after",
+	 .type = OPTION_TIME,
+	 .at = offsetof(struct watch_options, after),
+	 .value = "TIME",
+	 .help = "how long a capture goes on after a trigger of a program",
+	 .fallback = "0s",
+	 .max = HOUR_NS},
+	{.name = "cooldown",
+	 .type = OPTION_TIME,
+	 .at = offsetof(struct watch_options, cooldown),
+	 .value = "TIME",
+	 .help = "time between two captures for the same reason",
+	 .fallback = "10s",
+	 .max = DAY_NS},
+	{.name = "per-hour",
+	 .type = OPTION_COUNT,
+	 .at = offsetof(struct watch_options, per_hour),
+	 .value = "N",
+	 .help = "captures an hour for the same reason, 0 for no bound",
+	 .fallback = "60",
+	 .max = DC_BUDGET_HOUR_MAX},
+	{.name = "disk",
+	 .type = OPTION_SIZE,
+	 .at = offsetof(struct watch_options, disk),
+	 .value = "SIZE",
+	 .help = "captures may take this much together; beyond it the least important and oldest go, 0 for "
+		 "no "
+		 "bound",
+	 .fallback = "4GiB"},
+	{.name = "grace",
+	 .type = OPTION_TIME,
+	 .at = offsetof(struct watch_options, grace),
+	 .value = "TIME",
+	 .help = "how long to keep the ring of a program that ended in a way nobody knows",
+	 .fallback = "10m",
+	 .max = 7 * DAY_NS},
+	{.name = "on-death",
+	 .type = OPTION_CHOICE,
+	 .at = offsetof(struct watch_options, on_death),
+	 .value = "yes|no",
+	 .help = "save when a program dies by a signal",
+	 .choices = "yes|no",
+	 .fallback = "yes"},
+	{.name = "sweep",
+	 .type = OPTION_CHOICE,
+	 .at = offsetof(struct watch_options, sweep),
+	 .value = "yes|no",
+	 .help = "remove rings of programs that are gone, when their grace is over",
+	 .choices = "yes|no",
+	 .fallback = "yes"},
+	{.name = "settle",
+	 .type = OPTION_CHOICE,
+	 .at = offsetof(struct watch_options, settle),
+	 .value = "yes|no",
+	 .help = "settle captures: make them small, when there is time",
+	 .choices = "yes|no",
+	 .fallback = "yes"},
+	{.name = "level",
+	 .type = OPTION_COUNT,
+	 .at = offsetof(struct watch_options, level),
+	 .value = "N",
+	 .help = "how hard to compress when settling, as with zstd",
+	 .fallback = "3",
+	 .min = 1,
+	 .max = 19},
+	{.name = "pwrite",
+	 .type = OPTION_FLAG,
+	 .at = offsetof(struct watch_options, pwrite),
+	 .help = "write with pwrite, do not try io_uring"},
+	{0},
+};
+
+static bool is_yes(const char *choice)
+{
+	return strcmp(choice, "yes") == 0;
+}
+
+static void log_line(void *arg, const char *line)
+{
+	(void)arg;
+	say("%s", line);
+}
+
+static void configure(const struct watch_options *o, const char *dir, const char *out,
+		      struct dc_watcher_config *c)
+{
+	dc_watcher_defaults(c);
+	c->dir = dir;
+	c->output = (struct dc_save_output){
+		.dir = out,
+		.per_uid = geteuid() == 0,
+		.writer_flags = o->pwrite ? DC_WRITER_PWRITE : 0,
+	};
+	if (o->window > 0)
+		c->last_ns = c->window_ns = o->window;
+	c->after_ns = o->after;
+	c->grace_ns = o->grace;
+	c->budget = (struct dc_budget_limits){.cooldown_ns = o->cooldown, .per_hour = (uint32_t)o->per_hour};
+	c->disk_bytes = o->disk;
+	c->on_death = is_yes(o->on_death);
+	c->sweep = is_yes(o->sweep);
+	c->settle = is_yes(o->settle);
+	c->zstd_level = (int)o->level;
+	c->log = log_line;
+}
+
+/* Says once what to type to save the past: with --dir where the trigger would not find this watcher by
+ * itself. */
+static void greet(const char *dir, const char *out)
+{
+	char usual[DC_RINGS_PATH_BYTES] = "";
+	bool is_usual = dc_rings_dir(usual) == 0 && strcmp(usual, dir) == 0;
+
+	say("watching '%s', captures go to '%s'; save the past now: dashcam trigger --all --wait%s%s", dir,
+	    out, is_usual ? "" : " --dir ", is_usual ? "" : dir);
+}
+
+static int watch(const struct watch_options *o)
+{
+	char dir[DC_RINGS_PATH_BYTES], out[PLACE_BYTES], why[DC_WHY_BYTES];
+	struct dc_watcher_config config;
+	struct dc_watcher *w = NULL;
+	int r;
+
+	if (o->dir && strlen(o->dir) >= sizeof(dir))
+		return failure("--dir: '%s' is too long", o->dir);
+	if (o->dir)
+		strcpy(dir, o->dir);
+	else if (dc_rings_dir(dir) < 0)
+		return failure("DASHCAM_DIR is too long");
+	if (o->out)
+		snprintf(out, sizeof(out), "%s", o->out);
+	else if (place_captures(out) < 0)
+		return failure("no home directory to save captures in: give --out DIR");
+	configure(o, dir, out, &config);
+	r = dc_watcher_open(&config, &w, why);
+	if (r < 0)
+		return failure("%s", why);
+	greet(dir, out);
+	r = dc_watcher_loop(w);
+	dc_watcher_close(w, false);
+	return r < 0 ? failure("'%s': %s", dir, strerror(-r)) : EXIT_OK;
+}
+
+/* Defaults, then the file, then what was typed once more: it wins. */
+static int watch_run(const void *options, const struct operands *operands)
+{
+	const struct watch_options *typed = options;
+	CLEANUP(config) struct config config = {0};
+	struct operands again = {0};
+	struct watch_options o;
+	int r;
+
+	if (!typed->config)
+		return watch(typed);
+	command_defaults(&cmd_watch, &o);
+	r = config_load(&config, typed->config, &cmd_watch, &o);
+	if (r < 0)
+		return EXIT_FAILED;
+	r = command_parse(&cmd_watch, operands->argv, &o, &again);
+	free(again.items);
+	return r < 0 ? failure("out of memory") : watch(&o);
+}
+
+const struct command cmd_watch = {
+	.name = "watch",
+	.summary = "watch every recording process; save its past when something happens",
+	.usage = "",
+	.about = "Watches the rings of a directory and saves captures: when a program asks for it "
+		 "(DC_TRIGGER), when one dies "
+		 "by a signal, on 'dashcam trigger', and on SIGUSR1 (everything). "
+		 "One watcher serves a host or a user. "
+		 "Programs record whether it runs or not; one that is started late or again finds what the "
+		 "rings still hold.\n\n"
+		 "SIGTERM and SIGINT end it after the captures under way. "
+		 "Under systemd it reports readiness and feeds the watchdog.",
+	.examples = "dashcam watch --window 60s --disk 20GiB\ta minute back, at most 20 GiB of captures\n"
+		    "kill -USR1 $(pidof dashcam)\tsave everything now, without a second dashcam\n",
+	.see_also = "doctor ls run status trigger",
+	.options = watch_option_table,
+	.options_size = sizeof(struct watch_options),
+	.run = watch_run,
+};

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/* The formats of `dashcam export`: each is a struct of three calls around the one loop over the events. */
+#pragma once
+
+#include "persist/capture.h"
+#include "tools/json.h"
+#include "tools/lanes.h"
+
+struct export
+{
+	struct dc_capture *capture;
+	struct lanes *lanes;
+	struct json json;
+	int64_t from_ns; /* CLOCK_REALTIME of the window's left edge, or of --from if that is later */
+	bool thread_new; /* the event at hand is the first of its thread in its lane */
+};
+
+struct export_format {
+	const char *name;
+	void (*head)(struct export *x);
+	void (*event)(struct export *x, const struct dc_cursor_event *e);
+	void (*tail)(struct export *x);
+};
+
+extern const struct export_format export_jsonl;
+extern const struct export_format export_chrome;
+
+/* Members that both formats share (export_args.c). */
+void export_args(struct export *x, const struct dc_cursor_event *e); /* "args": {...} */
+void export_args_members(struct export *x,
+			 const struct dc_cursor_event *e); /* what stands between its braces */
+const char *export_name(const struct export *x,
+			const struct dc_cursor_event *e); /* NULL: the event has none */
+int64_t export_begin_ns(const struct export *x,
+			const struct dc_event *e); /* when its span began; 0: not known */

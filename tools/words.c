@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+#include "tools/words.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "ipc/event.h"
+
+#define WORD(table, i) ((i) < sizeof(table) / sizeof((table)[0]) && (table)[i] ? (table)[i] : "unknown")
+
+const char *word_kind(uint8_t kind)
+{
+	static const char *const words[] = {
+		[DC_KIND_BEGIN] = "begin",
+		[DC_KIND_END] = "end",
+		[DC_KIND_END_TO] = "end",
+		[DC_KIND_INSTANT] = "instant",
+		[DC_KIND_COUNTER] = "counter",
+		[DC_KIND_LOG] = "log",
+		[DC_KIND_ASYNC_BEGIN] = "async_begin",
+		[DC_KIND_ASYNC_END] = "async_end",
+		[DC_KIND_FLOW_OUT] = "flow_out",
+		[DC_KIND_FLOW_IN] = "flow_in",
+		[DC_KIND_CONTEXT] = "context",
+		[DC_KIND_STACK] = "stack",
+		[DC_KIND_TRIGGER] = "trigger",
+		[DC_KIND_OPEN] = "open",
+		[DC_KIND_THREAD] = "thread",
+	};
+
+	return WORD(words, kind);
+}
+
+const char *word_level(uint8_t level)
+{
+	static const char *const words[] = {
+		[DC_LEVEL_TRACE] = "trace", [DC_LEVEL_DEBUG] = "debug", [DC_LEVEL_INFO] = "info",
+		[DC_LEVEL_WARN] = "warn",   [DC_LEVEL_ERROR] = "error", [DC_LEVEL_FATAL] = "fatal",
+	};
+
+	return WORD(words, level);
+}
+
+const char *word_cause(enum dc_reason reason)
+{
+	static const char *const words[] = {
+		[DC_REASON_API] = "api",        [DC_REASON_COMMAND] = "command",
+		[DC_REASON_SIGNAL] = "signal",  [DC_REASON_DEATH] = "death",
+		[DC_REASON_EXIT] = "exit",      [DC_REASON_RECOVER] = "recover",
+		[DC_REASON_SPAN] = "slow_span",
+	};
+
+	return WORD(words, (unsigned)reason);
+}
+
+const char *word_clock(uint32_t clock)
+{
+	static const char *const words[] = {
+		[DC_CLOCK_MONOTONIC] = "monotonic",
+		[DC_CLOCK_TSC] = "tsc",
+		[DC_CLOCK_CNTVCT] = "cntvct",
+	};
+
+	return WORD(words, clock);
+}
+
+const char *word_signal(uint32_t signal, char text[static 32])
+{
+	const char *name = signal < 65 ? sigabbrev_np((int)signal) : NULL;
+
+	if (name)
+		snprintf(text, 32, "SIG%s", name);
+	else
+		snprintf(text, 32, "signal %u", signal);
+	return text;
+}
