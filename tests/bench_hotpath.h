@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* The parts of bench_hotpath that are compiled apart: the inline form, the peer, and work nobody may see through. */
+#pragma once
+
+double hot_pair_ns(long n); /* begin(2 ints) + end, out of line; ns per event */
+double hot_pair_inline_ns(long n); /* with -DDC_INLINE */
+int hot_work(int fd, int n);
+
+/* LTTng-UST in snapshot mode; loaded at run time, so that the benchmark builds and runs without it. */
+struct hot_peer;
+struct hot_peer *hot_peer_open(void); /* NULL: not to be had, see hot_peer_why() */
+const char *hot_peer_why(void);
+double hot_peer_pair_ns(struct hot_peer *p, long n);
+void hot_peer_close(struct hot_peer *p);

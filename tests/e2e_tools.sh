@@ -1,0 +1,286 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# The program as people use it: record, trigger, read, export, settle, keep, remove, scrub, recover; then the same with captures
+# that are cut, spoiled, newer, or somebody else's. One recorded program has every kind of event and text that is hard to print.
+set -u
+bin=$DASHCAM_BIN
+app=$DASHCAM_BUILD/tests/tool_app
+dir=$(mktemp -d)
+rings=$(mktemp -d /dev/shm/e2e_tools.XXXXXX)
+pids=()
+trap 'for p in "${pids[@]}"; do kill "$p" 2>/dev/null; done; wait 2>/dev/null; rm -rf "$dir" "$rings"' EXIT
+export DASHCAM_DIR=$rings XDG_STATE_HOME=$dir/state NO_COLOR=1 TZ=UTC
+store=$dir/captures
+failures=0
+
+wrong() {
+	echo "FAILED: $*"
+	failures=$((failures + 1))
+}
+
+# expect STATUS PATTERN ARG...: exit status, one line on stderr, and it says PATTERN
+expect() {
+	local status=$1 pattern=$2
+	shift 2
+	"$bin" "$@" >"$dir/out" 2>"$dir/err" </dev/null
+	local found=$?
+	((found == status)) || wrong "dashcam $*: exit status $found, expected $status: $(cat "$dir/err")"
+	(($(wc -l <"$dir/err") == 1)) || wrong "dashcam $*: expected one line, got: $(cat "$dir/err")"
+	grep -qE -- "$pattern" "$dir/err" || wrong "dashcam $*: expected '$pattern', got: $(cat "$dir/err")"
+}
+
+# holds FILE PATTERN
+holds() { grep -qE -- "$2" "$1" || wrong "$1 does not hold '$2': $(head -c 2000 "$1")"; }
+
+# until COMMAND...: for at most ten seconds
+until_true() {
+	for ((i = 0; i < 200; i++)); do
+		"$@" && return 0
+		sleep 0.05
+	done
+	wrong "waited in vain: $*"
+	return 1
+}
+
+# --- run: what it says, how it ends, what it saves ---
+
+"$bin" run --out "$store" -- "$app" exit 7 >"$dir/out" 2>"$dir/err"
+[[ $? == 7 ]] || wrong "run gives the exit status of its command"
+holds "$dir/err" 'dashcam trigger --pid [0-9]+'
+[[ ! -e $store || -z $(ls "$store") ]] || wrong "an orderly end saves nothing"
+"$bin" run --out "$store" --on-exit -- "$app" exit 3 >/dev/null 2>"$dir/err"
+[[ $? == 3 ]] || wrong "run --on-exit gives the exit status"
+(($(find "$store" -name '*.dcap' | wc -l) == 1)) || wrong "run --on-exit saves one capture"
+status=$(bash -c '"$@"; echo $?' - "$bin" run --out "$dir/death" -- "$app" kill 2>/dev/null)
+[[ $status == 137 ]] || wrong "run dies by the signal of its command"
+death=$(find "$dir/death" -name '*.dcap')
+[[ -s $death ]] || wrong "death by a signal is saved"
+"$bin" run -- true 2>"$dir/err" || wrong "run -- true"
+holds "$dir/err" "no recorder inside"
+"$bin" run -- "$dir/none" 2>"$dir/err"
+[[ $? == 127 ]] || wrong "a command that is not there is 127"
+"$bin" run -- "$dir" 2>"$dir/err"
+[[ $? == 126 ]] || wrong "a command that cannot be run is 126"
+expect 64 "expected a command" run
+expect 64 "--memory: '1B' is too small, expected at least 64KiB" run --memory 1B -- true
+[[ -z $(ls "$rings") ]] || wrong "run leaves nothing behind: $(ls "$rings")"
+
+# --- watch: configuration, one per directory, triggers ---
+
+printf '[watch]\nout = %s\ncooldown = 0\nwindow = 20s\nsettle = no\n' "$store" >"$dir/conf"
+printf '[watch]\nwindow = 20\n' >"$dir/bad.conf"
+expect 1 "line 2: window: '20' was not understood" watch --config "$dir/bad.conf"
+expect 1 "cannot read the configuration" watch --config "$dir/none.conf"
+expect 1 "no watcher in" trigger --all
+"$bin" watch --config "$dir/conf" 2>"$dir/watch.err" &
+watcher=$!
+pids+=("$watcher")
+until_true grep -q "save the past now: dashcam trigger --all --wait" "$dir/watch.err"
+holds "$dir/watch.err" "captures go to '$store'"
+expect 1 "watched already" watch --config "$dir/conf"
+expect 1 "no process to save" trigger --all
+mkfifo "$dir/stdin"
+"$app" wait <"$dir/stdin" >"$dir/app.out" &
+app_pid=$!
+pids+=("$app_pid")
+exec 3>"$dir/stdin"
+until_true grep -q recorded "$dir/app.out"
+until_true bash -c "'$bin' status --json | jq -e '.processes[] | select(.pid == $app_pid and .watcher_pid == $watcher)' >/dev/null"
+"$bin" status --json >"$dir/status.json"
+jq -e ".processes[] | select(.pid == $app_pid) | .verified and .state == \"recording\" and .events > 10 and .window_s > 0
+	and .memory_bytes > 0 and .cap_bytes > .memory_bytes and .dropped == 0" "$dir/status.json" >/dev/null ||
+	wrong "status: $(cat "$dir/status.json")"
+expect 64 "which processes" trigger
+expect 64 "which processes" trigger --all --pid 1
+expect 1 "no watcher records process 1" trigger --pid 1
+capture=$("$bin" trigger --pid "$app_pid" --wait --reason 'why "this" one') || wrong "trigger --wait"
+[[ -s $capture ]] || wrong "trigger prints the path: '$capture'"
+"$bin" trigger --name 'tool_*' --last 1s --after 10ms --wait --json >"$dir/out" || wrong "trigger --json"
+jq -e '.[0].durable and .[0].events > 10 and .[0].processes == 1' "$dir/out" >/dev/null || wrong "$(cat "$dir/out")"
+
+# --- sites: listed, switched ---
+
+"$bin" sites --pid "$app_pid" --json >"$dir/sites.json"
+jq -e 'any(.[]; .name == "login" and .on and .args == ["user", "password"])' "$dir/sites.json" >/dev/null ||
+	wrong "sites: $(cat "$dir/sites.json")"
+"$bin" sites --pid "$app_pid" 'lo*' --off >"$dir/out" || wrong "sites --off"
+[[ $("$bin" sites --json login | jq '.[0].on') == false ]] || wrong "a site switched off is off"
+"$bin" sites --pid "$app_pid" login --throttle 16 >"$dir/out"
+[[ $("$bin" sites --json login | jq '.[0].one_of') == 16 ]] || wrong "a site throttled is throttled"
+"$bin" sites '*' --on >"$dir/out"
+"$bin" sites --json | jq -e 'all(.[]; .on and .one_of == 1)' >/dev/null || wrong "every site is on again"
+
+# --- info, show, export: raw and settled say the same ---
+
+check_reading() {
+	local file=$1 n
+	"$bin" info --json "$file" >"$dir/info.json" || wrong "info $file"
+	jq -e '.reason == "why \"this\" one" and .cause == "command" and .window_s > 0 and (.time | startswith("20")) and
+		.events > 10 and .bytes > 0 and .bytes_per_event > 0 and .lost == {overwritten: 0, dropped: 0, discarded: 0} and
+		(.processes | length == 1) and (.processes[0] | .lanes == 2 and .events > 10 and .name == "tool_app")' \
+		"$dir/info.json" >/dev/null || wrong "info --json: $(cat "$dir/info.json")"
+	"$bin" info "$file" >"$dir/info" || wrong "info"
+	holds "$dir/info" 'why "this" one'
+	holds "$dir/info" "Nothing was lost"
+	"$bin" export "$file" >"$dir/jsonl" || wrong "export"
+	n=$(jq .events "$dir/info.json")
+	(($(grep -cv '"kind":"\(open\|thread\)"' "$dir/jsonl") == n)) || wrong "export has the $n events of info"
+	jq -es 'map(.t) == (map(.t) | sort)' "$dir/jsonl" >/dev/null || wrong "export is ordered by time"
+	jq -es 'all(.[]; has("t") and has("pid") and has("tid") and has("kind") and has("name") and (.args | type == "object"))' \
+		"$dir/jsonl" >/dev/null || wrong "every event has its members"
+	jq -es 'all(.[] | select(.kind == "begin" or .kind == "end" or .kind == "open"); .depth >= 1)' "$dir/jsonl" >/dev/null ||
+		wrong "begin and end carry depth"
+	holds "$dir/jsonl" '"u":18446744073709551615,"i":-9223372036854775808,"f":0.1,"b":true,"p":"0x7f00dead"'
+	holds "$dir/jsonl" '"s":"quote\\" back\\\\ nl\\n esc\\u001b\[2J bad\\ufffd\\ufffd cut\\ufffd'
+	holds "$dir/jsonl" '"null":null,"secret":"<secret>"'
+	holds "$dir/jsonl" '"nan":"NaN","inf":"Infinity"'
+	holds "$dir/jsonl" '"k":1,"k#2":2'
+	holds "$dir/jsonl" '"kind":"log".*"level":"warn","text":"conn 7 closed after timeout"'
+	holds "$dir/jsonl" '"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"'
+	grep -q 'hidden-from-all' "$dir/jsonl" && wrong "a secret is exported"
+	jq -es '(map(select(.kind == "flow_out"))[0].args.id) == (map(select(.kind == "flow_in"))[0].args.id)' "$dir/jsonl" \
+		>/dev/null || wrong "flow ids match"
+	jq -es 'any(.[]; .kind == "stack" and (.args.frames | length > 0) and (.args.frames[0] | test("tool_app\\+0x")))' \
+		"$dir/jsonl" >/dev/null || wrong "stacks name their modules: $(grep '"stack"' "$dir/jsonl")"
+	jq -es 'any(.[]; .name == "outer" and .kind == "end" and .duration_ns > 900000 and .depth == 1)' "$dir/jsonl" \
+		>/dev/null || wrong "ends have durations"
+	"$bin" export --format chrome -o "$dir/trace.json" "$file" || wrong "export --format chrome"
+	jq -e '(.traceEvents | length > 20) and all(.traceEvents[]; .ph and (.pid | type == "number"))
+		and ([.traceEvents[] | select(.ph == "B")] | length) == ([.traceEvents[] | select(.ph == "E")] | length) + 1
+		and ([.traceEvents[] | select(.ph == "b")] | length) == ([.traceEvents[] | select(.ph == "e")] | length)
+		and any(.traceEvents[]; .ph == "s" and .id) and any(.traceEvents[]; .ph == "f" and .bp == "e")
+		and any(.traceEvents[]; .ph == "C" and .args.value == 42)
+		and any(.traceEvents[]; .ph == "M" and .name == "process_name" and .args.name == "tool_app")
+		and any(.traceEvents[]; .ph == "M" and .name == "thread_name" and .args.name == "other")
+		and all(.traceEvents[] | select(.ph != "M"); .ts >= 0)' "$dir/trace.json" >/dev/null ||
+		wrong "export --format chrome: $(head -c 1000 "$dir/trace.json")"
+	"$bin" show "$file" >"$dir/show" || wrong "show"
+	holds "$dir/show" ' warn +conn 7 closed after timeout$'
+	holds "$dir/show" 'begin +outer a=1$'
+	holds "$dir/show" '  inner$'
+	holds "$dir/show" 'end +outer [0-9.]+ ms$'
+	holds "$dir/show" 'esc\\x1b\[2J bad\\xff\\xfe'
+	holds "$dir/show" ' ---- trigger: why "this" one \(command\) ----$'
+	grep -q $'\x1b' "$dir/show" && wrong "show writes escape sequences into a file"
+	"$bin" show --name 'other.*' "$file" | grep -q 'outer' && wrong "show --name lets others through"
+	"$bin" show --grep 'closed after (timeout|reset)' "$file" | grep -c 'conn 7' | grep -qx 1 || wrong "show --grep"
+	"$bin" show --to -1h "$file" | grep -q outer && wrong "show --to lets later events through"
+	(($("$bin" show --from 00:00 "$file" | wc -l) > 10)) || wrong "show --from 00:00 has all"
+	(($("$bin" export --tid "$app_pid" "$file" | jq -s 'map(.tid) | unique | length') == 1)) || wrong "export --tid"
+}
+
+check_reading "$capture"
+cp "$dir/jsonl" "$dir/jsonl.raw"
+expect 64 "is no regular expression" show --grep '(' "$capture"
+expect 64 "no process 1 in this capture" show --pid 1 "$capture"
+expect 64 "is later than" show --from +1s --to -1s "$capture"
+before=$(stat -c %s "$capture")
+"$bin" settle "$capture" >"$dir/out" || wrong "settle"
+(($(stat -c %s "$capture") < before)) || wrong "settling makes a capture smaller"
+"$bin" info --json "$capture" | jq -e '.settled and .complete' >/dev/null || wrong "a settled capture says so"
+check_reading "$capture"
+cmp -s "$dir/jsonl" "$dir/jsonl.raw" || wrong "raw and settled say the same: $(diff "$dir/jsonl" "$dir/jsonl.raw" | head -4)"
+"$bin" settle "$store" >"$dir/out" || wrong "settle of a directory: $(cat "$dir/out")"
+"$bin" settle "$store" | grep -q "settled already" || wrong "settling twice"
+"$bin" export -o "$dir/full/x.json" "$capture" 2>"$dir/err" && wrong "an output directory that is not there"
+"$bin" export "$capture" >/dev/full 2>"$dir/err"
+[[ $? == 1 && $(wc -l <"$dir/err") == 1 ]] || wrong "a full disk behind export is an error: $(cat "$dir/err")"
+[[ -z $(find "$dir" -name '*.part*') ]] || wrong "unfinished files are left"
+
+# --- ls, keep, rm ---
+
+name=$(basename "$capture")
+list=$(dirname "$capture")
+(($("$bin" ls --store "$store" --json | jq length) >= 2)) || wrong "ls lists them"
+"$bin" ls --store "$store" --json | jq -e 'map(.time) == (map(.time) | sort | reverse)' >/dev/null || wrong "ls: newest first"
+"$bin" ls --store "$store" >"$dir/out"
+holds "$dir/out" "$name +why \"this\" one"
+"$bin" keep --store "$store" "$name" || wrong "keep"
+holds <("$bin" ls --store "$store") "settled, kept +$name"
+expect 1 "is kept, it stays" rm --store "$store" "$name"
+"$bin" keep --undo "$capture" || wrong "keep --undo by path"
+cp "$capture" "$dir/copy.dcap"
+"$bin" rm --store "$store" "${name%.dcap}" || wrong "rm by name without its ending"
+[[ ! -e $capture ]] || wrong "rm removes"
+expect 1 "no such capture" rm --store "$store" "$name"
+expect 1 "no such capture" keep "$dir/none.dcap"
+expect 1 "not a capture" rm "$dir/conf"
+expect 1 "No such file" ls --store "$dir/none"
+capture=$dir/copy.dcap
+
+# --- scrub ---
+
+cp "$capture" "$dir/scrub.dcap"
+grep -q hunter2 <("$bin" export "$dir/scrub.dcap") || wrong "the password is there at first"
+expect 64 "which arguments" scrub "$dir/scrub.dcap"
+"$bin" scrub "$dir/scrub.dcap" --arg password --arg s >"$dir/out" || wrong "scrub"
+holds "$dir/out" "3 arguments removed"
+grep -q hunter2 <("$bin" export "$dir/scrub.dcap") && wrong "the password is exported after scrubbing"
+"$bin" export "$dir/scrub.dcap" >"$dir/jsonl.scrubbed"
+holds "$dir/jsonl.scrubbed" '"user":"alice","password":"<dropped>"'
+(($(wc -l <"$dir/jsonl.scrubbed") == $(wc -l <"$dir/jsonl"))) || wrong "scrubbing loses events"
+expect 1 "no site has an argument" scrub "$dir/scrub.dcap" --arg no-such-argument
+
+# --- recover: the ring of a program that nobody watched ---
+
+exec 3>&-
+wait "$app_pid"
+kill "$watcher"
+wait "$watcher" || wrong "the watcher ends orderly: $(cat "$dir/watch.err")"
+rm -f "$rings"/*.ring
+"$app" wait <"$dir/stdin" >"$dir/app.out" &
+app_pid=$!
+pids+=("$app_pid")
+exec 3>"$dir/stdin"
+until_true grep -q recorded "$dir/app.out"
+ring=$(echo "$rings"/*.ring)
+expect 1 "its process lives" recover "$ring"
+kill -9 "$app_pid"
+wait "$app_pid" 2>/dev/null
+"$bin" status | grep -qE '^tool_app .* died ' || wrong "status lists the dead: $("$bin" status)"
+expect 64 "does not end in .dcap" recover "$ring" -o "$dir/x"
+"$bin" recover "$ring" -o "$dir/recovered.dcap" >"$dir/out" || wrong "recover"
+[[ $(cat "$dir/out") == "$dir/recovered.dcap" ]] || wrong "recover prints the path"
+expect 1 "is there already" recover "$ring" -o "$dir/recovered.dcap"
+"$bin" info --json "$dir/recovered.dcap" | jq -e '.cause == "recover" and .events > 10' >/dev/null || wrong "a recovered capture"
+holds <("$bin" show "$dir/recovered.dcap") 'begin +left.open why="never ended"'
+grep -qa 'hunter2-secret' "$dir/recovered.dcap" || wrong "the password is in the bytes of a raw capture"
+"$bin" scrub "$dir/recovered.dcap" --arg password >"$dir/out" || wrong "scrub of a raw capture"
+grep -qa 'hunter2' "$dir/recovered.dcap" && wrong "the password is in the bytes after scrubbing"
+grep -qa 'alice' "$dir/recovered.dcap" || wrong "scrubbing removes more than it was asked for"
+"$bin" info --json "$dir/recovered.dcap" | jq -e '.complete and (.settled | not) and .events > 10' >/dev/null ||
+	wrong "a scrubbed capture is whole"
+expect 1 "is not a ring" recover "$dir/conf"
+expect 1 "No such file" recover "$dir/none.ring"
+
+# --- damaged captures: what is whole is read, the rest is named, and the exit status says so ---
+
+size=$(stat -c %s "$capture")
+head -c $((size - 100)) "$capture" >"$dir/cut.dcap"
+for c in info show export; do
+	"$bin" $c "$dir/cut.dcap" >"$dir/out" 2>"$dir/err"
+	[[ $? == 2 && -s $dir/out && -s $dir/err ]] || wrong "$c of a cut capture: $(cat "$dir/err")"
+	grep -qv "^dashcam $c: '$dir/cut.dcap': " "$dir/err" && wrong "$c: every line names the file: $(cat "$dir/err")"
+done
+"$bin" info --json "$dir/cut.dcap" 2>/dev/null | jq -e '.faults | length > 0' >/dev/null || wrong "faults in JSON"
+printf '\x7e' | dd of="$dir/cut.dcap" bs=1 seek=68 conv=notrunc 2>/dev/null
+"$bin" info "$dir/cut.dcap" >"$dir/out" 2>"$dir/err"
+[[ $? == 1 || $? == 2 ]] || wrong "a spoiled first block: $(cat "$dir/err")"
+
+# --- not ours to read ---
+
+if [[ $EUID == 0 ]] && chmod 0711 "$dir" && command -v setpriv >/dev/null; then
+	cp "$bin" "$dir/dashcam" && chmod 0755 "$dir/dashcam"
+	chmod 0600 "$capture"
+	setpriv --reuid 65534 --regid 65534 --clear-groups "$dir/dashcam" info "$capture" >"$dir/out" 2>"$dir/err"
+	[[ $? == 1 ]] && grep -q "permission denied; a capture can be read by its owner and root only" "$dir/err" ||
+		wrong "another user's capture: $(cat "$dir/err")"
+fi
+
+# --- selftest ---
+
+"$bin" selftest >"$dir/out" 2>"$dir/err" || wrong "selftest: $(cat "$dir/out" "$dir/err")"
+"$bin" selftest --json | jq -e '(.checks | length >= 7) and .state != "Failed"' >/dev/null || wrong "selftest --json"
+
+((failures == 0)) || exit 1
+echo "all as expected"

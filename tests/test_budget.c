@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <cmocka.h>
+#include <stdio.h>
+
+#include "trigger/budget.h"
+
+#define SECOND INT64_C(1000000000)
+#define HOUR (3600 * SECOND)
+
+static struct dc_budget *make(int64_t cooldown_ns, uint32_t per_hour)
+{
+	struct dc_budget *b = NULL;
+
+	assert_int_equal(
+		dc_budget_new(&(struct dc_budget_limits){.cooldown_ns = cooldown_ns, .per_hour = per_hour},
+			      &b),
+		0);
+	return b;
+}
+
+static void test_cooldown(void **state)
+{
+	/* Between two captures of a rule lies the cool-down; the first comes at once, whatever the clock
+	 * says. */
+	struct dc_budget *b = make(10 * SECOND, 0);
+	uint32_t s = 77;
+
+	(void)state;
+	assert_int_equal(dc_budget_take(b, "api", 0, 1, &s), DC_BUDGET_YES);
+	assert_int_equal(s, 0);
+	assert_int_equal(dc_budget_take(b, "api", 0, 10 * SECOND, &s), DC_BUDGET_COOLDOWN);
+	assert_int_equal(dc_budget_next_ns(b, "api", 0, 10 * SECOND), 10 * SECOND + 1);
+	assert_int_equal(dc_budget_take(b, "api", 0, 10 * SECOND + 1, &s), DC_BUDGET_YES);
+	dc_budget_free(b);
+}
+
+static void test_suppressed_is_told_once(void **state)
+{
+	/* The capture after refusals says how many there were; the one after that says none. */
+	struct dc_budget *b = make(SECOND, 0);
+	uint32_t s = 0;
+
+	(void)state;
+	assert_int_equal(dc_budget_take(b, "api", 0, SECOND, &s), DC_BUDGET_YES);
+	for (int i = 0; i < 5; i++)
+		assert_int_equal(dc_budget_take(b, "api", 0, SECOND + 1, &s), DC_BUDGET_COOLDOWN);
+	assert_int_equal(dc_budget_take(b, "api", 0, 3 * SECOND, &s), DC_BUDGET_YES);
+	assert_int_equal(s, 5);
+	assert_int_equal(dc_budget_take(b, "api", 0, 5 * SECOND, &s), DC_BUDGET_YES);
+	assert_int_equal(s, 0);
+	assert_int_equal(dc_budget_suppressed(b), 5);
+	dc_budget_free(b);
+}
+
+static void test_any_hour(void **state)
+{
+	/* In no span of an hour are there more captures than allowed, wherever the span begins. */
+	struct dc_budget *b = make(0, 4);
+	int64_t taken[1000];
+	unsigned n = 0;
+	uint32_t s;
+
+	(void)state;
+	for (int64_t t = SECOND; t < 5 * HOUR; t += 100 * SECOND + t % 7)
+		if (dc_budget_take(b, "r", 0, t, &s) == DC_BUDGET_YES)
+			taken[n++] = t;
+	assert_true(n >= 16);
+	for (unsigned i = 4; i < n; i++)
+		assert_true(taken[i] - taken[i - 4] >= HOUR);
+	dc_budget_free(b);
+}
+
+static void test_rules_and_users_are_apart(void **state)
+{
+	/* Neither another rule nor another user's same rule is touched by what one uses up. */
+	struct dc_budget *b = make(HOUR, 1);
+	uint32_t s;
+
+	(void)state;
+	assert_int_equal(dc_budget_take(b, "a", 1, SECOND, &s), DC_BUDGET_YES);
+	assert_int_equal(dc_budget_take(b, "b", 1, SECOND, &s), DC_BUDGET_YES);
+	assert_int_equal(dc_budget_take(b, "a", 2, SECOND, &s), DC_BUDGET_YES);
+	assert_int_equal(dc_budget_take(b, "a", 1, SECOND, &s), DC_BUDGET_COOLDOWN);
+	dc_budget_free(b);
+}
+
+static void test_rules_are_bounded(void **state)
+{
+	/* With more rules than the table holds the one used longest ago is forgotten, the others keep their
+	 * state. */
+	struct dc_budget *b = make(HOUR, 0);
+	uint32_t s;
+
+	(void)state;
+	for (unsigned i = 0; i < DC_BUDGET_RULES_MAX; i++)
+		assert_int_equal(dc_budget_take(b, "r", i, SECOND + i, &s), DC_BUDGET_YES);
+	assert_int_equal(dc_budget_take(b, "one more", 0, 2 * SECOND, &s), DC_BUDGET_YES);
+	assert_int_equal(dc_budget_take(b, "r", 5, 2 * SECOND, &s), DC_BUDGET_COOLDOWN);
+	assert_int_equal(dc_budget_take(b, "one more", 0, 2 * SECOND, &s), DC_BUDGET_COOLDOWN);
+	assert_int_equal(dc_budget_take(b, "r", 0, 2 * SECOND, &s), DC_BUDGET_YES);
+	assert_int_equal(dc_budget_suppressed(b), 2);
+	dc_budget_free(b);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_cooldown),          cmocka_unit_test(test_suppressed_is_told_once),
+		cmocka_unit_test(test_any_hour),          cmocka_unit_test(test_rules_and_users_are_apart),
+		cmocka_unit_test(test_rules_are_bounded),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: MIT */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <cmocka.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ringfile.h"
+#include "trigger/recover.h"
+#include "trigger/run.h"
+#include "watching.h"
+
+static struct watching t;
+static char guest[512], logs[256];
+
+static int setup(void **state)
+{
+	const char *build = getenv("DASHCAM_BUILD");
+
+	(void)state;
+	watching_begin(&t);
+	snprintf(guest, sizeof(guest), "%s/tests/guest", build ? build : ".");
+	snprintf(logs, sizeof(logs), "%s/log", t.rings);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	watching_end(&t);
+	return 0;
+}
+
+static void to_file(void *arg, const char *line)
+{
+	FILE *f = fopen(logs, "ae");
+
+	(void)arg;
+	fprintf(f, "%s\n", line);
+	fclose(f);
+}
+
+/* dashcam run, as a process of its own; ends as the command did. */
+static pid_t start_run(bool on_exit, const char *const *argv)
+{
+	struct dc_run_config c = {.watcher = t.config, .argv = (char *const *)argv, .on_exit = on_exit};
+	char why[DC_WHY_BYTES];
+	int status, r;
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	c.watcher.log = to_file;
+	r = dc_run(&c, &status, why);
+	if (r < 0) {
+		to_file(NULL, why);
+		_exit(r == -ENOENT ? DC_RUN_NOT_FOUND : DC_RUN_NOT_STARTED);
+	}
+	_exit(dc_run_end(status));
+}
+
+static int run(bool on_exit, const char *const *argv)
+{
+	int status = 0;
+	pid_t pid = start_run(on_exit, argv);
+
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return status;
+}
+#define RUN(on_exit, ...) run(on_exit, (const char *const[]){__VA_ARGS__, NULL})
+
+static unsigned private_dirs(void)
+{
+	DIR *d = opendir(t.rings);
+	struct dirent *e;
+	unsigned n = 0;
+
+	while ((e = readdir(d)))
+		n += dc_rings_run_parse(e->d_name) != 0;
+	closedir(d);
+	return n;
+}
+
+static bool said(const char *what)
+{
+	char text[8192] = "";
+	int fd = open(logs, O_RDONLY);
+
+	if (fd >= 0) {
+		assert_true(read(fd, text, sizeof(text) - 1) >= 0);
+		close(fd);
+	}
+	return strstr(text, what) != NULL;
+}
+
+static void test_status_comes_back(void **state)
+{
+	/* The command's exit status is ours; an orderly end saves nothing and leaves nothing behind. */
+	(void)state;
+	assert_int_equal(RUN(false, guest, "burst", "100", "exit", "3"), 3 << 8);
+	assert_true(said("dashcam trigger --pid"));
+	assert_int_equal(watching_captures(&t, 0), 0);
+	assert_int_equal(private_dirs(), 0);
+	assert_int_equal(RUN(false, "/does/not/exist"), 127 << 8);
+	assert_true(said("cannot run '/does/not/exist': No such file or directory"));
+	assert_int_equal(private_dirs(), 0);
+}
+
+static void test_death_by_signal(void **state)
+{
+	/* A command that dies by a signal is saved to its last event, and shells see the same signal. */
+	struct dc_capture_totals totals;
+	struct dc_capture *c;
+	int status = RUN(false, guest, "burst", "5000", "signal", "11");
+
+	(void)state;
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+	status = RUN(false, guest, "burst", "7000", "signal", "9");
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	assert_int_equal(watching_captures(&t, 2), 2);
+	for (unsigned i = 0; i < 2; i++) {
+		c = watching_capture(&t, i);
+		assert_int_equal(dc_capture_incident(c)->reason, DC_REASON_DEATH);
+		assert_int_equal(dc_capture_incident(c)->signal, i ? SIGKILL : SIGSEGV);
+		assert_int_equal(dc_capture_totals(c, 0, &totals), 0);
+		assert_int_equal(totals.events, i ? 14000 : 10000);
+		assert_int_equal(dc_capture_process(c, 0)->exit_known, 1);
+		dc_capture_close(c);
+	}
+	assert_int_equal(private_dirs(), 0);
+}
+
+static void test_death_behind_a_shell(void **state)
+{
+	/*
+	 * A program that dies inside a shell is saved too, although the shell's own end is orderly: the watcher
+	 * held a pidfd of it. (It lives long enough to be seen; the shell reaps it at once.)
+	 */
+	char command[600];
+	int status;
+
+	(void)state;
+	snprintf(command, sizeof(command), "%s burst 100 sleep 300 signal 6; exit 5", guest);
+	status = RUN(false, "sh", "-c", command);
+	assert_int_equal(status, 5 << 8);
+	assert_int_equal(watching_captures(&t, 1), 1);
+}
+
+static void test_on_exit(void **state)
+{
+	/* With on_exit an orderly end is saved as well, with the status in its words, all processes in it. */
+	struct dc_capture *c;
+
+	(void)state;
+	assert_int_equal(RUN(true, guest, "burst", "100", "fork", "burst", "50", "exit", "4"), 4 << 8);
+	assert_int_equal(watching_captures(&t, 1), 1);
+	c = watching_capture(&t, 0);
+	assert_int_equal(dc_capture_incident(c)->reason, DC_REASON_EXIT);
+	assert_non_null(strstr(dc_capture_incident(c)->text, "status 4"));
+	assert_int_equal(dc_capture_process_count(c), 2);
+	dc_capture_close(c);
+}
+
+static void test_no_recorder_inside(void **state)
+{
+	/* A program without the recorder runs as ever, and one line says so. */
+	(void)state;
+	assert_int_equal(RUN(false, "sh", "-c", "exit 7"), 7 << 8);
+	assert_true(said("has no recorder inside"));
+}
+
+static void test_signals_are_passed_on(void **state)
+{
+	/* SIGTERM to us ends the command, not the watching: its death is saved and its status ours. */
+	const char *const argv[] = {guest, "burst", "10", "hang", NULL};
+	pid_t pid = start_run(false, argv);
+	int status;
+
+	(void)state;
+	usleep(300000);
+	kill(pid, SIGTERM);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+	assert_int_equal(watching_captures(&t, 1), 1);
+}
+
+static void test_killed_run_leaves_evidence(void **state)
+{
+	/*
+	 * When run itself is killed the command goes on; when that is killed too its ring is there for
+	 * recover; the next run leaves it while it is young and removes it when it is not.
+	 */
+	const char *const argv[] = {"sh", "-c", NULL, NULL};
+	const struct dc_save_output output = {.dir = t.out};
+	struct dc_save *save = NULL;
+	char command[700], path[700], why[DC_WHY_BYTES];
+	FILE *f;
+	int status;
+	pid_t pid;
+
+	(void)state;
+	snprintf(command, sizeof(command), "echo $$ > %s/pid; exec %s burst 4000 hang", t.out, guest);
+	((const char **)argv)[2] = command;
+	pid = start_run(false, argv);
+	usleep(300000);
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+	snprintf(path, sizeof(path), "%s/pid", t.out);
+	f = fopen(path, "r");
+	assert_int_equal(fscanf(f, "%d", &pid), 1);
+	fclose(f);
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	usleep(200000);
+	dc_run_sweep(t.rings, INT64_C(600000000000));
+	assert_int_equal(private_dirs(), 1);
+	snprintf(command, sizeof(command),
+		 "cd %s/run.* && mv *.ring %s/it.ring && cp %s/it.ring %d.1.00000000.ring", t.rings, t.out,
+		 t.out, (int)pid);
+	assert_int_equal(system(command), 0);
+	snprintf(path, sizeof(path), "%s/it.ring", t.out);
+	assert_int_equal(dc_recover(path, &output, &save, why), 0);
+	assert_int_equal(save->totals.events, 8001);
+	assert_int_equal(save->incident.reason, DC_REASON_RECOVER);
+	dc_save_free(save);
+	dc_run_sweep(t.rings, 0);
+	assert_int_equal(private_dirs(), 0);
+}
+
+static void test_recover_refuses(void **state)
+{
+	/* A living ring, and a file that is none, are refused with what to do. */
+	const struct dc_save_output output = {.dir = t.out};
+	struct dc_save *save = NULL;
+	struct ringfile f;
+	char why[DC_WHY_BYTES];
+
+	(void)state;
+	ringfile_make(&f, t.rings, 16, 4096);
+	assert_int_equal(dc_recover(f.path, &output, &save, why), -EBUSY);
+	assert_non_null(strstr(why, "dashcam trigger"));
+	f.header->magic = 0;
+	ringfile_unlock(&f);
+	assert_int_equal(dc_recover(f.path, &output, &save, why), -ENODATA);
+	assert_int_equal(dc_recover("/dev/null", &output, &save, why), -EINVAL);
+	ringfile_remove(&f);
+}
+
+static void test_ring_of_another_boot(void **state)
+{
+	/* A ring kept over a reboot is saved whole; its own anchors tell when its last event was. */
+	const struct dc_save_output output = {.dir = t.out};
+	struct dc_save *save = NULL;
+	struct ringfile f;
+	struct ringfile_writer w;
+	char why[DC_WHY_BYTES];
+	int64_t real;
+
+	(void)state;
+	ringfile_make(&f, t.rings, 16, 4096);
+	ringfile_writer_init(&w, &f, 0);
+	for (unsigned i = 0; i < 100; i++)
+		ringfile_event(&w);
+	f.lanes[0].last_units = ringfile_now(&f) + 1000000;
+	memset(f.header->boot_id, 7, 16);
+	f.header->anchors[0].realtime_ns -= INT64_C(86400000000000);
+	real = f.header->anchors[0].realtime_ns;
+	ringfile_unlock(&f);
+	assert_int_equal(dc_recover(f.path, &output, &save, why), 0);
+	assert_int_equal(save->totals.events, 100);
+	assert_true(save->incident.at_realtime_ns > real &&
+		    save->incident.at_realtime_ns < real + 60000000000);
+	assert_int_equal(save->incident.boot_id[0], 7);
+	dc_save_free(save);
+	ringfile_remove(&f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_status_comes_back, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_death_by_signal, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_death_behind_a_shell, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_on_exit, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_no_recorder_inside, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_signals_are_passed_on, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_killed_run_leaves_evidence, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_recover_refuses, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_ring_of_another_boot, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
