@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Continuous sampling by the kernel into rings that it overwrites and nobody reads until a trigger: perf events with
+ * write_backward, mapped PROT_READ. Two rings a CPU: context switches without stacks (cheap, a long window), and stacks at
+ * so many Hz of CPU time, and off-CPU at a period that is tuned to about as many a second.
+ *
+ *   scope    host     one set of events per CPU, of all processes (CAP_PERFMON); filtered when captured
+ *            process  one set per CPU and process, inherited by its threads and children, while memlock lasts
+ *            none     refused; why is kept and told
+ *
+ * New executable mappings come from a small event of their own, which is read all the time.
+ * Times are CLOCK_MONOTONIC. Used by the watcher's loop; dc_sampler_write() by the capture worker: one lock inside.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "persist/writer.h"
+
+struct dc_sampler;
+
+enum dc_sample_stacks { /* how stacks are taken */
+	DC_STACKS_AUTO = 0,
+	DC_STACKS_FRAME_POINTERS = 1,
+	DC_STACKS_COPY = 2, /* registers and a copy of the stack */
+};
+
+struct dc_sampler_config {
+	uint32_t hz; /* 0: off */
+	enum dc_sample_stacks stacks;
+	uint32_t copy_bytes; /* of the stack, 0: begins at 16 KiB, tuned to what unwinding used (2 to 64 KiB) */
+	uint64_t ring_bytes; /* of stacks, per CPU and scope; 0: 8 MiB, less where memlock says so */
+	bool host; /* try the whole host first */
+	void (*log)(void *arg, const char *line);
+	void *log_arg;
+	/* A process mapped something executable. */
+	void (*mapped)(void *arg, uint32_t pid);
+	void *mapped_arg;
+};
+
+/* Return: 0, also when the kernel refuses everything: dc_sampler_why() says so. -ENOMEM. */
+int dc_sampler_new(const struct dc_sampler_config *config, struct dc_sampler **ret_sampler);
+void dc_sampler_free(struct dc_sampler *s);
+
+/* Readable when a mapping event waits; -1: nothing to wait for. Then dc_sampler_dispatch(). */
+int dc_sampler_fd(const struct dc_sampler *s);
+void dc_sampler_dispatch(struct dc_sampler *s);
+
+/*
+ * dc_sampler_add() - sample process @pid from now on, with all its threads and those to come
+ * Return: 0 (also when the host is sampled anyway), -EACCES, -EPERM: the kernel refuses; -ENOMEM, -EMFILE; -ESRCH.
+ */
+int dc_sampler_add(struct dc_sampler *s, uint32_t pid);
+/* The process is gone; what was sampled of it stays until @keep_ns have passed (its capture may come yet). */
+void dc_sampler_remove(struct dc_sampler *s, uint32_t pid, int64_t keep_ns);
+
+/* How a process is sampled, for status and captures. */
+struct dc_sample_mode {
+	uint32_t scope; /* 0 none, 1 host, 2 process, 3 by the guest itself */
+	uint32_t hz;
+	uint32_t copy_bytes; /* 0: frame pointers */
+	bool kernel; /* kernel frames too */
+	bool switches;
+	char why[96]; /* of scope 0, or of what is missing */
+};
+void dc_sampler_mode(struct dc_sampler *s, uint32_t pid, struct dc_sample_mode *ret_mode);
+
+struct dc_sampler_totals {
+	uint64_t samples;
+	uint64_t switches;
+	int64_t samples_from_ns; /* CLOCK_MONOTONIC: everything since then is there; 0: none */
+	int64_t switches_from_ns;
+	uint64_t lost;
+};
+
+/*
+ * dc_sampler_write() - SAMPLES blocks of process @pid (all its threads), oldest first, of [@from_ns, @to_ns]
+ * Pauses the rings, walks them newest first, resumes. Return: 0, the writer's error, -ENOMEM.
+ */
+int dc_sampler_write(struct dc_sampler *s, uint32_t pid, uint32_t process, int64_t from_ns, int64_t to_ns, struct dc_writer *w,
+		     struct dc_sampler_totals *ret_totals);
+
+/* What unwinding found it needed of the stacks' copies: the next ones are sized by it. */
+void dc_sampler_tune(struct dc_sampler *s, uint32_t stack_used);
