@@ -40,7 +40,12 @@ static const struct member process_members[] = {
 	P(7, DC_FIELD_I64, exit_code), P(8, DC_FIELD_U64, exit_signal),   P(9, DC_FIELD_U64, alive),
 	P(10, DC_FIELD_I64, took_ns),  P(11, DC_FIELD_U64, memory_bytes), P(12, DC_FIELD_U64, cap_bytes),
 	P(13, DC_FIELD_TEXT, name),    P(14, DC_FIELD_TEXT, exe),         P(15, DC_FIELD_TEXT, cmdline),
-	P(16, DC_FIELD_TEXT, ring),
+	P(16, DC_FIELD_TEXT, ring),    P(17, DC_FIELD_U64, sample_scope), P(18, DC_FIELD_U64, sample_hz),
+	P(19, DC_FIELD_U64, sample_copy_bytes), P(20, DC_FIELD_U64, sample_kernel),
+	P(21, DC_FIELD_TEXT, sample_why),       P(22, DC_FIELD_I64, samples_from_ns),
+	P(23, DC_FIELD_I64, switches_from_ns),  P(24, DC_FIELD_U64, samples_lost),
+	P(25, DC_FIELD_U64, threads_taken),     P(26, DC_FIELD_U64, threads_refused),
+	P(27, DC_FIELD_U64, stopped_median_ns), P(28, DC_FIELD_TEXT, threads_why),
 };
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))

@@ -60,5 +60,24 @@ struct dc_process {
 	char name[64];
 	char exe[256];
 	char cmdline[512]; /* values that look like secrets are masked before they get here */
-	char ring[128]; /* file name of the ring */
+	char ring[128]; /* file name of the ring; empty: it has none, it knows nothing of dashcam */
+
+	/* Samples (trigger/sampler.h) and the threads stopped at the trigger (trigger/threads.h). */
+	uint32_t sample_scope; /* DC_SAMPLE_SCOPE_* */
+	uint32_t sample_hz; /* of CPU time */
+	uint32_t sample_copy_bytes; /* of the stack; 0: frame pointers */
+	uint32_t sample_kernel; /* 1: kernel frames too */
+	uint32_t threads_taken; /* stopped and copied */
+	uint32_t threads_refused;
+	uint64_t samples_lost;
+	uint64_t stopped_median_ns; /* how long a thread was held */
+	int64_t samples_from_ns; /* CLOCK_MONOTONIC: all samples since then are here; 0: none */
+	int64_t switches_from_ns;
+	char sample_why[96]; /* why it was not sampled, or what is missing */
+	char threads_why[96]; /* the first thing that did not work */
 };
+
+#define DC_SAMPLE_SCOPE_NONE 0u
+#define DC_SAMPLE_SCOPE_HOST 1u /* one set of events per CPU, of all processes */
+#define DC_SAMPLE_SCOPE_PROCESS 2u
+#define DC_SAMPLE_SCOPE_GUEST 3u /* by the process itself */

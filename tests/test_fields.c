@@ -60,11 +60,16 @@ static void full_process(struct dc_process *p)
 	KEEP(pid), KEEP(ns_pid), KEEP(uid), KEEP(verified), KEEP(start_time), KEEP(exit_known),
 		KEEP(exit_code);
 	KEEP(exit_signal), KEEP(alive), KEEP(took_ns), KEEP(memory_bytes), KEEP(cap_bytes);
+	KEEP(sample_scope), KEEP(sample_hz), KEEP(sample_copy_bytes), KEEP(sample_kernel), KEEP(samples_lost);
+	KEEP(samples_from_ns), KEEP(switches_from_ns), KEEP(threads_taken), KEEP(threads_refused);
+	KEEP(stopped_median_ns);
 #undef KEEP
 	fill_text(p->name, sizeof p->name);
 	fill_text(p->exe, sizeof p->exe);
 	fill_text(p->cmdline, sizeof p->cmdline);
 	fill_text(p->ring, sizeof p->ring);
+	fill_text(p->sample_why, sizeof p->sample_why);
+	fill_text(p->threads_why, sizeof p->threads_why);
 }
 
 static void test_round_trip(void **state)
