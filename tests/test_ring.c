@@ -316,6 +316,37 @@ static void test_usage_counts(void **state)
 	ringfile_remove(&f);
 }
 
+static void test_wanted_window(void **state)
+{
+	/*
+	 * The wanted window is exact while the guest knows no tick rate yet, follows dc_window(), and a
+	 * watcher's wish goes first.
+	 */
+	struct ringfile f;
+	CLEANUP(dc_ring) struct dc_ring *ring = NULL;
+	struct dc_ring_usage u;
+	char why[DC_WHY_BYTES];
+
+	(void)state;
+	ringfile_make(&f, dir, 16, 4096);
+	f.header->window_units = 0;
+	f.header->window_ns = 12345678901;
+	assert_int_equal(dc_ring_open(dir_fd, f.name, &ring, why), 0);
+	assert_int_equal(dc_ring_usage(ring, &u), 0);
+	assert_int_equal(u.wanted_window_ns, 12345678901);
+	f.header->window_ns = 7000000001;
+	assert_int_equal(dc_ring_usage(ring, &u), 0);
+	assert_int_equal(u.wanted_window_ns, 7000000001);
+	assert_int_equal(dc_ring_set_window(ring, 1, UINT64_C(60000000000) >> 2), 0);
+	assert_int_equal(dc_ring_usage(ring, &u), 0);
+	assert_int_equal(u.wanted_window_ns, 60000000000);
+	assert_int_equal(dc_ring_set_window(ring, 0, 0), 0);
+	f.header->window_ns = UINT64_MAX; /* a lie: as long as can be, never negative */
+	assert_int_equal(dc_ring_usage(ring, &u), 0);
+	assert_true(u.wanted_window_ns == INT64_MAX);
+	ringfile_remove(&f);
+}
+
 static void test_names(void **state)
 {
 	/* Ring names are taken only exactly as guests write them. */
@@ -394,6 +425,7 @@ int main(void)
 		cmocka_unit_test(test_triggers_by_number),
 		cmocka_unit_test(test_control_reaches_the_guest),
 		cmocka_unit_test(test_usage_counts),
+		cmocka_unit_test(test_wanted_window),
 		cmocka_unit_test(test_names),
 		cmocka_unit_test(test_directories),
 	};

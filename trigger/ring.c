@@ -14,6 +14,8 @@
 
 #define CHUNKS_MAX (1u << 18) /* 8 GiB of 32 KiB chunks; bounds what a snapshot allocates */
 
+#define CONTROL_AT(ring, field) ((ring)->header.control_off + offsetof(struct dc_ring_control, field))
+
 /* A header older than this layout's size cannot exist: the first released one is a whole page. */
 #define VOLATILE_OFF offsetof(struct dc_ring_header, flags)
 
@@ -476,6 +478,27 @@ static int chunks_usage(const struct dc_ring *ring, uint64_t now_units, struct d
 	return r;
 }
 
+/*
+ * A watcher's wish goes before the guest's own setting, as in the guest. The setting in ns is exact from the start;
+ * the one in units is 0 until the guest knows its tick rate, and only older recorders tell no other.
+ */
+static int wanted_window(const struct dc_ring *ring, const struct dc_clock *clock, int64_t *ret_ns)
+{
+	uint64_t of_watcher = 0, ns = 0, units = 0;
+	int r = read_exact(ring->fd, &of_watcher, sizeof(of_watcher), CONTROL_AT(ring, window_units));
+
+	if (r == 0)
+		r = read_exact(ring->fd, &ns, sizeof(ns), offsetof(struct dc_ring_header, window_ns));
+	if (r == 0 && !ns)
+		r = read_exact(ring->fd, &units, sizeof(units), offsetof(struct dc_ring_header, window_units));
+	if (r < 0)
+		return r;
+	if (of_watcher || !ns)
+		ns = dc_clock_duration_ns(clock, of_watcher ? of_watcher : units);
+	*ret_ns = ns < INT64_MAX ? (int64_t)ns : INT64_MAX;
+	return 0;
+}
+
 int dc_ring_usage(const struct dc_ring *ring, struct dc_ring_usage *ret_usage)
 {
 	const struct dc_ring_header *h = &ring->header;
@@ -498,6 +521,8 @@ int dc_ring_usage(const struct dc_ring *ring, struct dc_ring_usage *ret_usage)
 	r = lanes_usage(ring, look.lanes_used, &u);
 	if (r == 0)
 		r = chunks_usage(ring, now, &u, &units);
+	if (r == 0)
+		r = wanted_window(ring, &clock, &u.wanted_window_ns);
 	if (r == 0 && fstat(ring->fd, &st) < 0)
 		r = -errno;
 	if (r < 0)
@@ -507,13 +532,10 @@ int dc_ring_usage(const struct dc_ring *ring, struct dc_ring_usage *ret_usage)
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	u.at_ns = ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
 	u.memory_bytes = (uint64_t)st.st_blocks * 512;
-	u.wanted_window_ns = (int64_t)dc_clock_duration_ns(&clock, h->window_units);
 	u.window_ns = (int64_t)dc_clock_duration_ns(&clock, units);
 	*ret_usage = u;
 	return 0;
 }
-
-#define CONTROL_AT(ring, field) ((ring)->header.control_off + offsetof(struct dc_ring_control, field))
 
 int dc_ring_set_window(const struct dc_ring *ring, uint32_t watcher_pid, uint64_t window_units)
 {
