@@ -66,6 +66,7 @@
 #define DC_ANCHOR_MAX 32u
 #define DC_ARG_MAX 8u
 
+#define DC_RING_BYTES_MAX (UINT64_C(4) << 30) /* no cap is larger, whatever is asked for */
 #define DC_CHUNK_BYTES_MIN 4096u
 #define DC_CHUNK_BYTES_MAX 32768u
 #define DC_CHUNK_SLACK 128u /* no event starts in the last 128 bytes, so word stores never leave the chunk */

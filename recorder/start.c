@@ -34,7 +34,6 @@
 #endif
 
 #define CAP_MIN (UINT64_C(512) << 10)
-#define CAP_MAX (UINT64_C(4) << 30)
 #define CAP_LOCKED (UINT64_C(4) << 20) /* under MCL_FUTURE every mapped page is resident at once */
 #define CAP_UNPOPULATED (UINT64_C(8) << 20) /* before Linux 5.14 all of it is allocated at start */
 #define THREADS_LOCKED 64u
@@ -190,7 +189,7 @@ static int cap_choose(struct start *s, uint64_t *ret_cap)
 {
 	struct statfs fs;
 	struct rlimit limit;
-	uint64_t cap = least(s->settings.memory_bytes, CAP_MAX);
+	uint64_t cap = least(s->settings.memory_bytes, DC_RING_BYTES_MAX);
 	if (dc_sys(SYS_fstatfs, s->dir_fd, &fs) == 0)
 		cap = least(cap, (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize / 4);
 	uint64_t cgroup = cgroup_memory();

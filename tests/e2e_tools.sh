@@ -187,6 +187,29 @@ cmp -s "$dir/jsonl" "$dir/jsonl.raw" || wrong "raw and settled say the same: $(d
 [[ $? == 1 && $(wc -l <"$dir/err") == 1 ]] || wrong "a full disk behind export is an error: $(cat "$dir/err")"
 [[ -z $(find "$dir" -name '*.part*') ]] || wrong "unfinished files are left"
 
+# --- info: why less than the window is there, and what helps ---
+
+# limit FILE: what info says of it; short OPTION... -- COMMAND...: records it to its end
+limit() { "$bin" info --json "$1" | jq -r '[.processes[].limited_by // "none"] | join(" ")'; }
+short() {
+	rm -rf "$dir/short"
+	"$bin" run --out "$dir/short" --on-exit "$@" 2>"$dir/err" || wrong "run $*: $(cat "$dir/err")"
+	"$bin" info "$dir"/short/*.dcap >"$dir/out"
+}
+guest=$DASHCAM_BUILD/tests/guest
+holds <("$bin" info "$capture") "saved because  somebody asked for it with 'dashcam trigger' \(process [0-9]+\)$"
+short -- "$guest" burst 100
+[[ $(limit "$dir"/short/*.dcap) == start ]] || wrong "a young process is limited by its start"
+holds "$dir/out" 'limited by its start'
+holds "$dir/out" 'Nothing was lost'
+short -m 1MiB -- "$guest" burst 1000000 fork burst 10
+[[ $(limit "$dir"/short/*.dcap) == "memory_cap start" ]] || wrong "each process has its own limit: $(limit "$dir"/short/*.dcap)"
+holds "$dir/out" 'limited by the memory cap of guest, 1.0 MiB:'
+mib=$(sed -n 's/.*DASHCAM_MEMORY=\([0-9]*\)MiB would hold .*/\1/p' "$dir/out")
+((mib > 1 && mib < 1000)) || wrong "what would have held a process of a moment is small: $(cat "$dir/out")"
+short -m 1MiB -w 100ms -- "$guest" burst 100000 sleep 500 burst 100
+[[ $(limit "$dir"/short/*.dcap) == none ]] || wrong "what is older than the window is not missing: $(cat "$dir/out")"
+
 # --- ls, keep, rm ---
 
 name=$(basename "$capture")

@@ -3,13 +3,16 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "tools/advice.h"
 #include "tools/commands.h"
 #include "tools/json.h"
 #include "tools/lanes.h"
 #include "tools/open.h"
 #include "tools/text.h"
 #include "tools/words.h"
+#include "trigger/rings.h"
 
 #define SECOND 1e9
 
@@ -25,13 +28,23 @@ static const struct option info_option_table[] = {
 	{0},
 };
 
+/* Why less than the window is there. */
+enum limit {
+	LIMIT_NONE,
+	LIMIT_START,  /* it began to record inside the window: nothing is missing */
+	LIMIT_WINDOW, /* it was told to keep less, and reused what was older */
+	LIMIT_TMPFS,  /* its ring could not grow to its cap */
+	LIMIT_CAP,    /* its ring had grown to its cap */
+};
+
 /* One process, counted. */
 struct part {
 	const struct dc_process *process;
 	const struct dc_ring_header *ring;
 	struct dc_capture_totals totals;
 	int64_t covered_ns; /* how far before the window's right edge everything is there */
-	bool started_late;  /* it began to record inside the window */
+	int64_t lived_ns;   /* of the window, so long did it record */
+	enum limit limit;
 };
 
 struct info {
@@ -50,23 +63,36 @@ static int64_t ns_of(const struct info *i, uint64_t units)
 	return dc_clock_realtime_ns(dc_capture_clock(i->capture), units);
 }
 
+static enum limit limit_of(const struct info *i, const struct part *p, bool late)
+{
+	const struct dc_ring_header *ring = p->ring;
+
+	if (p->totals.overwritten == 0)
+		return late ? LIMIT_START : LIMIT_NONE;
+	if (!ring || ring->chunks_grown >= ring->chunk_cap)
+		return LIMIT_CAP;
+	if (ring->grow_failed)
+		return LIMIT_TMPFS;
+	return ring->window_ns && (int64_t)ring->window_ns < i->incident->asked_last_ns ? LIMIT_WINDOW : LIMIT_CAP;
+}
+
 /*
  * Where a process's evidence begins: at the left edge when nothing before its first event was lost, else at
  * that event; later still when it had only just begun to record.
  */
 static void cover(const struct info *i, struct part *p)
 {
-	uint64_t started = p->ring ? p->ring->started_tick >> p->ring->tick_shift : 0,
-		 from = i->incident->from_units;
+	const uint64_t started = p->ring ? p->ring->started_tick >> p->ring->tick_shift : 0;
+	const bool late = started > i->incident->from_units && started <= i->incident->to_units;
+	const uint64_t edge = late ? started : i->incident->from_units;
+	uint64_t from = edge;
 
 	if (p->totals.overwritten > 0 && p->totals.first_units <= p->totals.last_units &&
 	    p->totals.first_units > from)
 		from = p->totals.first_units;
-	if (started > from && started <= i->incident->to_units) {
-		from = started;
-		p->started_late = true;
-	}
 	p->covered_ns = i->to_ns - ns_of(i, from);
+	p->lived_ns = i->to_ns - ns_of(i, edge);
+	p->limit = limit_of(i, p, late);
 }
 
 static int part_count(struct info *i, unsigned at)
@@ -115,6 +141,16 @@ static void json_lost(struct json *j, uint64_t overwritten, uint64_t dropped, ui
 	json_end(j);
 }
 
+static const char *word_limit(enum limit limit)
+{
+	static const char *const words[] = {[LIMIT_START] = "start",
+					    [LIMIT_WINDOW] = "window",
+					    [LIMIT_TMPFS] = "tmpfs",
+					    [LIMIT_CAP] = "memory_cap"};
+
+	return words[limit];
+}
+
 static void json_process(struct json *j, const struct part *p)
 {
 	const struct dc_process *process = p->process;
@@ -125,6 +161,8 @@ static void json_process(struct json *j, const struct part *p)
 	json_u64(j, "lanes", p->totals.lanes);
 	json_u64(j, "events", p->totals.events);
 	json_fixed(j, "window_s", (double)p->covered_ns / SECOND, 6);
+	if (p->limit != LIMIT_NONE)
+		json_text(j, "limited_by", word_limit(p->limit));
 	json_u64(j, "ns_pid", process->ns_pid);
 	json_u64(j, "uid", process->uid);
 	json_bool(j, "verified", process->verified);
@@ -207,12 +245,29 @@ static void print(const char *text)
 	text_print(stdout, text, strlen(text));
 }
 
-static const char *name_of(const struct info *i, uint32_t pid)
+static const struct dc_process *find(const struct info *i, uint32_t pid)
 {
 	for (unsigned p = 0; p < i->count; p++)
 		if (process_pid(i->parts[p].process) == pid)
-			return i->parts[p].process->name;
-	return "";
+			return i->parts[p].process;
+	return NULL;
+}
+
+/* Who fired: one of the recorded, or whoever typed the command. */
+static void who(const struct info *i)
+{
+	const struct dc_incident *in = i->incident;
+	const struct dc_process *process = find(i, in->trigger_pid);
+
+	if (in->trigger_pid && process) {
+		fputs(": ", stdout);
+		print(process->name);
+		printf("[%u]", in->trigger_pid);
+		if (in->trigger_tid)
+			printf(", thread %u", in->trigger_tid);
+	} else if (in->trigger_pid) {
+		printf(" (process %u)", in->trigger_pid);
+	}
 }
 
 static void why(const struct info *i)
@@ -227,7 +282,7 @@ static void why(const struct info *i)
 		fputs("the program asked for it (DC_TRIGGER)", stdout);
 		break;
 	case DC_REASON_COMMAND:
-		fputs("of 'dashcam trigger'", stdout);
+		fputs("somebody asked for it with 'dashcam trigger'", stdout);
 		break;
 	case DC_REASON_SIGNAL:
 		fputs("the watcher got SIGUSR1", stdout);
@@ -246,13 +301,7 @@ static void why(const struct info *i)
 		fputs("a span took longer than its threshold", stdout);
 		break;
 	}
-	if (in->trigger_pid) {
-		fputs(": ", stdout);
-		print(name_of(i, in->trigger_pid));
-		printf("[%u]", in->trigger_pid);
-		if (in->trigger_tid)
-			printf(", thread %u", in->trigger_tid);
-	}
+	who(i);
 	if (*in->rule) {
 		fputs(", rule ", stdout);
 		print(in->rule);
@@ -264,32 +313,69 @@ static void why(const struct info *i)
 		printf("                 %u triggers before it were not saved (budgets)\n", in->suppressed);
 }
 
-static const struct part *first_limited(const struct info *i, bool started_late)
+#define INDENT "                 "
+
+static const struct part *most_limited(const struct info *i)
 {
-	for (unsigned p = 0; p < i->count; p++)
-		if (started_late ? i->parts[p].started_late : i->parts[p].totals.overwritten > 0)
-			return &i->parts[p];
-	return NULL;
+	const struct part *most = &i->parts[0];
+
+	for (unsigned p = 1; p < i->count; p++)
+		if (i->parts[p].limit > most->limit)
+			most = &i->parts[p];
+	return most;
 }
 
-/* What the cap would have to be, from how far the present one went. */
-static void cap_advice(const struct info *i, const struct part *p)
+/* A capture may have been carried here: of another host only the bound that holds everywhere is known. */
+static uint64_t most_here(const struct info *i)
 {
-	int64_t asked = i->incident->asked_last_ns ? i->incident->asked_last_ns : i->to_ns - i->from_ns;
-	uint64_t cap = p->process->cap_bytes;
+	char dir[DC_RINGS_PATH_BYTES], host[sizeof(i->incident->host)] = "";
 
-	if (p->covered_ns <= 0 || asked <= p->covered_ns || cap == 0)
+	gethostname(host, sizeof(host) - 1);
+	return cap_most(strcmp(host, i->incident->host) == 0 && dc_rings_dir(dir) == 0 ? dir : NULL);
+}
+
+static void limited_by_cap(const struct info *i, const struct part *p)
+{
+	const int64_t asked = i->incident->asked_last_ns + (i->to_ns - i->incident->at_realtime_ns);
+	const int64_t wanted = i->incident->asked_last_ns && asked < p->lived_ns ? asked : p->lived_ns;
+
+	fputs(" the memory cap of ", stdout);
+	print(p->process->name);
+	printf(", %s", text_bytes(p->process->cap_bytes).s);
+	if (wanted > p->covered_ns && p->process->cap_bytes) {
+		fputs(":\n" INDENT, stdout);
+		cap_advice(stdout, cap_needed(p->process->cap_bytes, p->covered_ns, wanted), most_here(i), wanted);
+	}
+}
+
+static void limit(const struct info *i)
+{
+	const struct part *p = most_limited(i);
+
+	if (p->limit == LIMIT_NONE || (p->limit == LIMIT_START && i->count > 1))
 		return;
-	cap = (uint64_t)((double)cap * (double)asked / (double)p->covered_ns);
-	cap = (cap + (16u << 20) - 1) & ~(uint64_t)((16u << 20) - 1);
-	printf("                 DASHCAM_MEMORY=%s would have covered %s\n", text_size_option(cap).s,
-	       text_span(asked).s);
+	fputs(INDENT "limited by", stdout);
+	switch (p->limit) {
+	case LIMIT_START:
+		fputs(" its start: it had only just begun to record", stdout);
+		break;
+	case LIMIT_WINDOW:
+		printf(" what it was told to keep, %s (DASHCAM_WINDOW): ", text_span((int64_t)p->ring->window_ns).s);
+		print(p->process->name);
+		break;
+	case LIMIT_TMPFS:
+		fputs(" its tmpfs, which was full ('dashcam doctor' says more): ", stdout);
+		print(p->process->name);
+		break;
+	default:
+		limited_by_cap(i, p);
+	}
+	putchar('\n');
 }
 
 static void window(const struct info *i)
 {
 	const struct dc_incident *in = i->incident;
-	const struct part *short_of = first_limited(i, false), *late = first_limited(i, true);
 	int64_t before = i->covered_ns - (i->to_ns - in->at_realtime_ns);
 
 	printf("  window         %s before the trigger", text_span(before > 0 ? before : 0).s);
@@ -298,14 +384,8 @@ static void window(const struct info *i)
 	if (in->asked_last_ns)
 		printf(" (asked for: %s)", text_span(in->asked_last_ns).s);
 	putchar('\n');
-	if (short_of) {
-		fputs("                 limited by the memory cap of ", stdout);
-		print(short_of->process->name);
-		printf(", %s\n", text_bytes(short_of->process->cap_bytes).s);
-		cap_advice(i, short_of);
-	} else if (late && i->count == 1) {
-		fputs("                 limited by its start: it had only just begun to record\n", stdout);
-	}
+	if (i->count)
+		limit(i);
 }
 
 static void when(const struct info *i)
@@ -375,9 +455,7 @@ static void losses(const struct info *i)
 		return;
 	fputs("\nLost:\n", stdout);
 	if (i->overwritten)
-		printf("  %s events of the window were overwritten before the trigger: the memory cap was "
-		       "reached\n",
-		       text_count(i->overwritten).s);
+		printf("  %s events of the window were overwritten before the trigger\n", text_count(i->overwritten).s);
 	if (i->dropped)
 		printf("  %s events found no room and were dropped, since the programs started\n",
 		       text_count(i->dropped).s);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "tools/advice.h"
 #include "tools/commands.h"
 #include "tools/json.h"
 #include "tools/ringlist.h"
@@ -95,13 +96,9 @@ static bool window_short(const struct seen *s)
 	return !s->error && s->listed->alive && !s->now.whole && s->now.window_ns < s->now.wanted_window_ns;
 }
 
-static uint64_t cap_needed(const struct seen *s)
+static uint64_t needed(const struct seen *s)
 {
-	double factor = s->now.window_ns > 0 ? (double)s->now.wanted_window_ns / (double)s->now.window_ns : 0;
-
-	uint64_t bytes = (uint64_t)((double)s->now.cap_bytes * factor);
-
-	return (bytes + (1u << 20) - 1) & ~(uint64_t)((1u << 20) - 1);
+	return cap_needed(s->now.cap_bytes, s->now.window_ns, s->now.wanted_window_ns);
 }
 
 static void json_ring(struct json *j, const struct seen *s)
@@ -120,7 +117,7 @@ static void json_ring(struct json *j, const struct seen *s)
 	if (s->error == 0) {
 		if (s->listed->alive)
 			json_fixed(j, "window_s", (double)u->window_ns / 1e9, 3);
-		if (u->wanted_window_ns) /* 0: the program has not said yet */
+		if (u->wanted_window_ns) /* 0: an older recorder, which has not said yet */
 			json_fixed(j, "wanted_window_s", (double)u->wanted_window_ns / 1e9, 3);
 		json_bool(j, "whole", u->whole);
 		json_fixed(j, "events_per_s", s->events_per_s, 1);
@@ -128,7 +125,7 @@ static void json_ring(struct json *j, const struct seen *s)
 		json_u64(j, "memory_bytes", u->memory_bytes);
 		json_u64(j, "cap_bytes", u->cap_bytes);
 		if (window_short(s))
-			json_u64(j, "cap_needed_bytes", cap_needed(s));
+			json_u64(j, "cap_needed_bytes", needed(s));
 		json_u64(j, "lanes", u->lanes);
 		json_u64(j, "open_spans", u->open_spans);
 		json_u64(j, "dropped", u->dropped);
@@ -180,25 +177,34 @@ static void row(struct table *t, const struct seen *s)
 		table_cell(t, "none");
 }
 
+static void lead(const struct dc_ring *ring)
+{
+	putchar('\n');
+	text_print(stdout, ring->header.name, strlen(ring->header.name));
+	printf("[%u]: ", ring_pid(ring));
+}
+
 static void advice(const struct ring_list *list, const struct seen *seen)
 {
+	const uint64_t most = cap_most(list->dir);
 	bool unwatched = false;
 
 	for (unsigned i = 0; i < list->count; i++) {
 		unwatched |= seen[i].listed->alive && !seen[i].listed->watcher;
-		if (window_short(&seen[i]))
-			printf("\n%s[%u]: its cap is too small for its window; DASHCAM_MEMORY=%s would do\n",
-			       list->rings[i].ring->header.name, ring_pid(list->rings[i].ring),
-			       text_size_option(cap_needed(&seen[i])).s);
-		if (!seen[i].error && seen[i].now.grow_failed)
-			printf("\n%s[%u]: its tmpfs is full, so its ring cannot grow; 'dashcam doctor' says "
-			       "more\n",
-			       list->rings[i].ring->header.name, ring_pid(list->rings[i].ring));
+		if (window_short(&seen[i])) {
+			lead(list->rings[i].ring);
+			fputs("its cap is too small for its window; ", stdout);
+			cap_advice(stdout, needed(&seen[i]), most, seen[i].now.wanted_window_ns);
+			putchar('\n');
+		}
+		if (!seen[i].error && seen[i].now.grow_failed) {
+			lead(list->rings[i].ring);
+			puts("its tmpfs is full, so its ring cannot grow; 'dashcam doctor' says more");
+		}
 	}
 	if (unwatched)
 		puts("\nWhere WATCHER says none, nothing is saved by itself: start 'dashcam watch', or "
-		     "'dashcam recover' "
-		     "a ring.");
+		     "'dashcam recover' a ring.");
 }
 
 static int status_text(const struct ring_list *list, const struct seen *seen)
