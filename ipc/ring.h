@@ -13,6 +13,7 @@
  *   modules_off   module table    append-only: path, build-id, base
  *   lanes_off     lane table      one 64-byte line per lane: what is looked at four times a second
  *   triggers_off  trigger slots   the app's own triggers, newest DC_TRIGGER_SLOTS of them
+ *   crash_off     crash           where a fatal signal hit: registers and stack of that thread; 0: the writer keeps none
  *   states_off    chunk states    one 16-byte entry per chunk: the state word, when sealed, whose
  *   chunks_off    chunk pool      chunk_cap chunks of chunk_bytes
  *
@@ -65,6 +66,8 @@
 #define DC_TRIGGER_SLOTS 32u
 #define DC_ANCHOR_MAX 32u
 #define DC_ARG_MAX 8u
+#define DC_CRASH_STACK_BYTES (64u << 10) /* what the guest copies; less in small rings */
+#define DC_CRASH_BYTES_MAX (1u << 20)
 
 #define DC_RING_BYTES_MAX (UINT64_C(4) << 30) /* no cap is larger, whatever is asked for */
 #define DC_CHUNK_BYTES_MIN 4096u
@@ -83,6 +86,7 @@
 /* header.flags */
 #define DC_RING_GOODBYE 1u /* orderly exit: nobody needs to wonder how this one died */
 #define DC_RING_STOPPED 2u /* dc_stop(): recording is off until the next dc_start() */
+#define DC_RING_CRASHED 4u /* the crash part holds something */
 
 /* One moment on all clocks. @tick is raw (not shifted); the others are ns of their clocks. */
 struct dc_anchor {
@@ -130,7 +134,9 @@ struct dc_ring_header {
 	uint8_t boot_id[16];
 	char name[64]; /* DASHCAM_NAME, else the kernel's comm; NUL-terminated */
 	uint64_t window_ns; /* the same in ns */
-	uint64_t reserved0[8];
+	uint64_t crash_off;
+	uint64_t crash_bytes; /* struct dc_ring_crash and room for a stack */
+	uint64_t reserved0[6];
 
 	/* From here on the guest keeps writing (relaxed atomics; a reader takes them as hints, never as bounds). */
 	uint32_t flags; /* DC_RING_* */
@@ -161,7 +167,9 @@ struct dc_ring_control {
 	uint64_t window_units; /* wanted window, 0: the guest's own */
 	uint64_t hold_from_units; /* a snapshot of [hold_from, hold_until] is under way: grow rather than recycle it */
 	uint64_t hold_until_units; /* ... and for how long at most (≤ 1 s ahead; the guest bounds it) */
-	uint64_t reserved[508];
+	uint32_t crash_ack; /* low half of crash.seq: the watcher has what it wants of the dying process */
+	uint32_t reserved0;
+	uint64_t reserved[507];
 	uint32_t enable[DC_SITE_MAX]; /* DC_ENABLE_*, 0: on */
 	uint64_t threshold[DC_SITE_MAX]; /* one's complement of the span duration in units that fires; 0: never */
 };
@@ -237,6 +245,29 @@ struct dc_ring_trigger {
 
 #define DC_TRIGGER_API 1u /* DC_TRIGGER() */
 #define DC_TRIGGER_SPAN 2u /* a span outlasted its threshold */
+#define DC_TRIGGER_CRASH 3u /* a fatal signal; value: its number. Details are in the crash part */
+
+/*
+ * The first thread that a fatal signal hit, by the handler in it. The stack follows, from @sp up; what could not be read
+ * below its first readable page is zero. Pages are populated when it happens.
+ */
+struct dc_ring_crash {
+	uint64_t seq; /* [crash-slot] release, last: complete; 0 while being written */
+	uint32_t claimed; /* tid of who writes it, 0: nobody yet */
+	uint32_t tid;
+	int32_t signal;
+	int32_t code; /* si_code */
+	uint64_t address; /* si_addr of a fault */
+	uint32_t sender_pid; /* of a signal that was sent */
+	uint32_t sender_uid;
+	uint64_t tick; /* raw clock */
+	int64_t monotonic_ns;
+	uint64_t sp;
+	uint32_t reg_count; /* ipc/registers.h */
+	uint32_t stack_bytes;
+	uint64_t regs[34];
+	uint64_t reserved[20];
+};
 
 /* Dense table beside the pool: claimers and readers look here, not into the chunks. */
 struct dc_chunk_entry {
@@ -308,6 +339,8 @@ DC_ASSERT_AT(dc_ring_lane, dropped, 40);
 static_assert(sizeof(struct dc_ring_lane) == 64, "lane is one line");
 DC_ASSERT_AT(dc_ring_trigger, text, 32);
 static_assert(sizeof(struct dc_ring_trigger) == 128, "trigger slot is two lines");
+DC_ASSERT_AT(dc_ring_crash, regs, 72);
+static_assert(sizeof(struct dc_ring_crash) == 504, "crash");
 static_assert(sizeof(struct dc_chunk_entry) == 16, "dense table");
 static_assert(sizeof(struct dc_chunk_header) == 64, "chunk header is one line");
 static_assert(sizeof(struct dc_anchor) == 32, "anchor");

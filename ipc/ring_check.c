@@ -8,7 +8,7 @@
 #include <string.h>
 
 #define TICK_SHIFT_MAX 16u
-#define PARTS 9
+#define PARTS 10
 
 static const char *identity_fault(const struct dc_ring_header *h)
 {
@@ -50,6 +50,8 @@ static const char *size_fault(const struct dc_ring_header *h)
 		return "ring lane table is empty or larger than 4096 entries";
 	if (h->trigger_cap > DC_TRIGGER_SLOTS)
 		return "ring has more than 32 trigger slots";
+	if (h->crash_off && (h->crash_bytes < sizeof(struct dc_ring_crash) || h->crash_bytes > DC_CRASH_BYTES_MAX))
+		return "ring crash part is smaller than a crash or larger than 1 MiB";
 	return NULL;
 }
 
@@ -84,6 +86,7 @@ static void parts_of(const struct dc_ring_header *h, struct part part[static PAR
 	part[6] = (struct part){h->triggers_off, (uint64_t)h->trigger_cap * sizeof(struct dc_ring_trigger)};
 	part[7] = (struct part){h->states_off, (uint64_t)h->chunk_cap * sizeof(struct dc_chunk_entry)};
 	part[8] = (struct part){h->chunks_off, (uint64_t)h->chunk_cap * h->chunk_bytes};
+	part[9] = (struct part){h->crash_off ? h->crash_off : h->file_bytes, h->crash_off ? h->crash_bytes : 0};
 }
 
 static bool inside(const struct part *p, uint64_t file_bytes)
@@ -104,6 +107,8 @@ static const char *layout_fault(const struct dc_ring_header *h, uint64_t file_by
 		return "ring file is shorter than its header says: it was truncated";
 	if (h->control_off % DC_PAGE_BYTES || h->states_off % 64 || h->chunks_off % DC_PAGE_BYTES)
 		return "ring control, states or chunks are not aligned";
+	if (h->crash_off % 64)
+		return "ring crash part is not aligned to 64 bytes";
 	if (h->sites_off % 64 || h->modules_off % 64 || h->lanes_off % 64 || h->triggers_off % 64)
 		return "ring tables are not aligned to 64 bytes";
 	parts_of(h, part);

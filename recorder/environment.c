@@ -67,6 +67,8 @@ static void setting_take(struct dc_settings *s, const char *entry)
 		s->off = is_zero(v);
 	else if ((v = value_of(entry, "DASHCAM_DOORBELL")))
 		s->doorbell = !is_zero(v);
+	else if ((v = value_of(entry, "DASHCAM_CRASH")))
+		s->crash = !is_zero(v);
 	else if ((v = value_of(entry, "DASHCAM_DIR")))
 		s->dir = v;
 	else if ((v = value_of(entry, "DASHCAM_NAME")))
@@ -80,7 +82,7 @@ static void setting_take(struct dc_settings *s, const char *entry)
 void dc_settings_read(const struct dc_opts *opts, struct dc_settings *ret_settings)
 {
 	bool ignore = getauxval(AT_SECURE) || (opts && opts->ignore_environment);
-	struct dc_settings s = { .doorbell = true, .memory_bytes = 64u << 20, .window_ns = 30000000000u };
+	struct dc_settings s = { .doorbell = true, .crash = true, .memory_bytes = 64u << 20, .window_ns = 30000000000u };
 	for (char **e = environ; !ignore && e && *e; e++)
 		if (strncmp(*e, "DASHCAM", 7) == 0)
 			setting_take(&s, *e);

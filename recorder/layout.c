@@ -56,7 +56,9 @@ void dc_layout_fill(struct dc_ring_header *h, uint64_t cap_bytes, uint32_t sites
 	h->modules_off = h->strings_off + page_round(h->strings_bytes);
 	h->lanes_off = h->modules_off + page_round((uint64_t)h->module_cap * sizeof(struct dc_ring_module));
 	h->triggers_off = h->lanes_off + page_round((uint64_t)h->lane_cap * sizeof(struct dc_ring_lane));
-	h->states_off = h->triggers_off + page_round((uint64_t)h->trigger_cap * sizeof(struct dc_ring_trigger));
+	h->crash_off = h->triggers_off + page_round((uint64_t)h->trigger_cap * sizeof(struct dc_ring_trigger));
+	h->crash_bytes = page_round(sizeof(struct dc_ring_crash) + scaled(DC_CRASH_STACK_BYTES, cap_bytes));
+	h->states_off = h->crash_off + h->crash_bytes;
 
 	/* as many chunks as fit behind their own dense table */
 	uint64_t left = cap_bytes > h->states_off ? cap_bytes - h->states_off : 0;

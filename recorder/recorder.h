@@ -20,6 +20,7 @@
  *   [lane-free]      release when an exiting thread sets its bit; acquire of who takes the lane: sees its writer state
  *   [trigger-slot]   release of the slot's seq; pairs with the reader's second look at it
  *   [ring-magic]     release store of the magic; pairs with the reader's pread of the header
+ *   [crash-slot]     release of crash.seq; pairs with the reader's pread, and with the acquire of threads that wait for it
  */
 #pragma once
 
@@ -62,6 +63,7 @@ struct dc_recorder {
 	struct dc_ring_module *modules;
 	struct dc_ring_lane *lanes;
 	struct dc_ring_trigger *triggers;
+	struct dc_ring_crash *crash;
 	struct dc_chunk_entry *entries;
 	uint8_t *chunks;
 	struct dc_thread *threads; /* lane_cap pages */
@@ -100,6 +102,7 @@ void dc_pages_keep(struct dc_recorder *r); /* in a child: nobody has a lane in t
 bool dc_recorder_on(void); /* starts it if nobody has; true: record */
 void dc_missed(void); /* dc_recorder_on() said no: counts the event, unless recording is off on purpose */
 void dc_lost_early(struct dc_recorder *r);
+bool dc_pages_locked(void); /* mlockall(MCL_FUTURE): every page that is mapped is resident */
 size_t dc_recorder_bytes(void); /* of its page and those of the threads */
 
 /*
@@ -175,12 +178,21 @@ uint64_t dc_ns_of_units(const struct dc_recorder *r, uint64_t units);
 struct dc_settings {
 	bool off;
 	bool doorbell;
+	bool crash; /* fatal signals are recorded */
 	uint64_t memory_bytes;
 	uint64_t window_ns;
 	const char *dir; /* NULL: default */
 	const char *name; /* NULL: the kernel's */
 };
 void dc_settings_read(const struct dc_opts *opts, struct dc_settings *ret_settings);
+
+/* crash.c */
+void dc_crash_watch(void); /* at start: fatal signals that nobody handles */
+void dc_crash_stack_take(struct dc_recorder *r, uint32_t lane); /* an alternate stack, where the thread has none */
+void dc_crash_stack_leave(void);
+
+/* trigger.c */
+void dc_trigger_crash(struct dc_recorder *r, int signal, const char *text);
 
 /* sweep.c */
 void dc_sweep(int dir_fd, uint32_t uid);

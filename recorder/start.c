@@ -270,6 +270,7 @@ static int map_ring(struct start *s)
 	r->modules = (struct dc_ring_module *)(r->map + l->modules_off);
 	r->lanes = (struct dc_ring_lane *)(r->map + l->lanes_off);
 	r->triggers = (struct dc_ring_trigger *)(r->map + l->triggers_off);
+	r->crash = (struct dc_ring_crash *)(r->map + l->crash_off);
 	r->entries = (struct dc_chunk_entry *)(r->map + l->states_off);
 	r->chunks = r->map + l->chunks_off;
 	r->threads = (struct dc_thread *)((uint8_t *)r + DC_PAGE_BYTES);
@@ -471,6 +472,8 @@ static int start_now(struct dc_recorder *r, const struct dc_opts *opts)
 		switches_off();
 	} else {
 		dc_sys(SYS_close, s.fd);
+		if (s.settings.crash)
+			dc_crash_watch();
 	}
 	if (s.dir_fd >= 0)
 		dc_sys(SYS_close, s.dir_fd);
@@ -512,6 +515,11 @@ static struct dc_recorder *pages_map(uint32_t *ret_threads, bool *ret_locked)
 	*ret_threads = threads;
 	*ret_locked = resident & 1;
 	return DC_MAP_FAILED(at) ? NULL : at;
+}
+
+bool dc_pages_locked(void)
+{
+	return lasting.locked;
 }
 
 size_t dc_recorder_bytes(void)

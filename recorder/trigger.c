@@ -81,3 +81,9 @@ void dc_span_over(struct dc_thread_ *t, unsigned site, uint64_t units)
 	}
 	dc_slow_leave();
 }
+
+/* The process is about to die: in the handler, with a recorder that is on. */
+void dc_trigger_crash(struct dc_recorder *r, int signal, const char *text)
+{
+	fire(r, DC_TRIGGER_CRASH, 0, (uint64_t)signal, text);
+}

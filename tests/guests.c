@@ -223,6 +223,16 @@ static void lanes_copy(struct guest_ring *r, const uint8_t *map)
 		r->dropped += r->lane[i].dropped;
 }
 
+static void crash_copy(struct guest_ring *r, const uint8_t *map)
+{
+	const struct dc_ring_header *h = &r->header;
+	if (!h->crash_off || !(h->flags & DC_RING_CRASHED))
+		return;
+	memcpy(&r->crash, map + h->crash_off, sizeof r->crash);
+	r->crash_stack = malloc(r->crash.stack_bytes + 1);
+	memcpy(r->crash_stack, map + h->crash_off + sizeof r->crash, r->crash.stack_bytes);
+}
+
 static bool ring_load(struct guest_ring *r)
 {
 	struct stat st;
@@ -242,6 +252,7 @@ static bool ring_load(struct guest_ring *r)
 	r->bytes = malloc(r->bytes_count + 1);
 	memcpy(r->bytes, map + h->chunks_off, r->bytes_count);
 	lanes_copy(r, map);
+	crash_copy(r, map);
 	if (dc_schema_new((const void *)(map + h->sites_off), h->sites_used,
 			  (const char *)map + h->strings_off, h->strings_bytes, &schema) == 0)
 		decode_lanes(r, chunks, chunks_of(r, map, chunks), schema);
@@ -291,6 +302,7 @@ void guest_rings_free(struct guest_rings *rings)
 		}
 		free(r->event);
 		free(r->lane);
+		free(r->crash_stack);
 		free(r->bytes);
 	}
 	rings->count = 0;

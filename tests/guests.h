@@ -77,6 +77,8 @@ struct guest_ring {
 	uint64_t dropped;          /* by lanes, lost_early and lost_lanes */
 	uint32_t broken;           /* chunks that did not decode: none, ever */
 	struct dc_ring_lane *lane; /* copy of the table */
+	struct dc_ring_crash crash; /* zeros: none */
+	uint8_t *crash_stack;      /* crash.stack_bytes of it */
 	uint8_t *bytes;            /* all grown chunks as they stand */
 	size_t bytes_count;
 };

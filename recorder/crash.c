@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Fatal signals. Where nobody handles one (runtimes use SIGSEGV normally, and keep it), a small handler notes in the ring
+ * which thread it hit, its registers and its stack, rings for the watcher, gives it 50 ms at most to look at the other
+ * threads while they stand, and lets the process die as it would have died: same signal, same siginfo, same core.
+ *
+ *   fault of an instruction   disposition back to SIG_DFL and return: it faults again, and the kernel does the rest
+ *   sent (kill, abort, raise) the same, and the signal is sent once more with its own siginfo; pending until we return
+ *   a fault in here           every signal is blocked, so the kernel kills at once; the slot is not complete, and that is all
+ *
+ * Eight threads may crash at once: the first takes the slot, the others wait until it is through, so that none of them
+ * ends the process before. A child that has not recorded yet starts its ring here. The child of a vfork() has its parent's
+ * memory, and records nothing.
+ *
+ * A handler needs a stack, and after an overflow there is none: every thread that records and has no alternate stack gets
+ * one out of a sparse mapping, by its lane. Kept over fork, where the thread may get another lane, and with it that one's.
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <ucontext.h>
+
+#include "ipc/registers.h"
+#include "recorder/recorder.h"
+
+#define WAIT_NS UINT64_C(50000000)
+#define KEPT_NS INT64_C(1000000000) /* a crash that the process survived makes room for the next */
+#define STACK_HANDLER_BYTES 8192u
+#define SA_RESTORER_ 0x04000000u
+
+static const int fatal[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT };
+
+struct action { /* the kernel's */
+	void (*handler)(int signal, siginfo_t *info, void *context);
+	unsigned long flags;
+	void (*restorer)(void);
+	uint64_t mask;
+};
+
+static uint8_t *stacks; /* one a lane; NULL: none */
+static uint32_t stack_bytes;
+
+/* ---- what is noted ---- */
+
+static unsigned registers(const ucontext_t *u, uint64_t *regs)
+{
+#if defined(__x86_64__)
+	static const uint8_t from[DC_REGS_X86] = { REG_RAX, REG_RDX, REG_RCX, REG_RBX, REG_RSI, REG_RDI, REG_RBP, REG_RSP, REG_R8,
+						   REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15, REG_RIP };
+	for (unsigned i = 0; i < DC_REGS_X86; i++)
+		regs[i] = (uint64_t)u->uc_mcontext.gregs[from[i]];
+#else
+	for (unsigned i = 0; i <= DC_REG_ARM_LR; i++)
+		regs[i] = u->uc_mcontext.regs[i];
+	regs[DC_REG_ARM_SP] = u->uc_mcontext.sp;
+	regs[DC_REG_ARM_PC] = u->uc_mcontext.pc;
+#endif
+	return DC_REGS;
+}
+
+/* Asked of the kernel, which says where there is nothing. Return: bytes, 0 or less: nothing there. */
+static long read_self(const struct dc_recorder *r, void *to, uint64_t from, size_t bytes)
+{
+	struct iovec into = { to, bytes }, of = { (void *)(uintptr_t)from, bytes };
+	return dc_sys(SYS_process_vm_readv, r->pid, &into, 1, &of, 1, 0);
+}
+
+/* Page by page from @sp to the first that is not there, behind one that is: after an overflow @sp is in the guard page. */
+static uint32_t stack_copy(const struct dc_recorder *r, uint8_t *to, uint64_t sp, uint32_t room)
+{
+	uint32_t end = 0;
+	for (uint32_t at = 0, bytes; at < room; at += bytes) {
+		bytes = DC_PAGE_BYTES - (uint32_t)((sp + at) % DC_PAGE_BYTES);
+		bytes = bytes < room - at ? bytes : room - at;
+		if (read_self(r, to + at, sp + at, bytes) == (long)bytes)
+			end = at + bytes;
+		else if (end)
+			break;
+	}
+	return end;
+}
+
+static int64_t monotonic_ns(void)
+{
+	struct timespec t = { 0 };
+	dc_sys(SYS_clock_gettime, CLOCK_MONOTONIC, &t);
+	return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
+static void fill(struct dc_recorder *r, struct dc_ring_crash *c, const siginfo_t *info, const ucontext_t *u)
+{
+	c->tid = c->claimed;
+	c->signal = info->si_signo;
+	c->code = info->si_code;
+	c->address = info->si_code > 0 ? (uint64_t)(uintptr_t)info->si_addr : 0;
+	c->sender_pid = info->si_code <= 0 ? (uint32_t)info->si_pid : 0;
+	c->sender_uid = info->si_code <= 0 ? info->si_uid : 0;
+	c->tick = dc_ticks(r);
+	c->monotonic_ns = monotonic_ns();
+	c->reg_count = registers(u, c->regs);
+	c->sp = c->regs[DC_REG_SP];
+	c->stack_bytes = stack_copy(r, (uint8_t *)(c + 1), c->sp, (uint32_t)(r->header->crash_bytes - sizeof *c));
+}
+
+static const char *text_of(int signal)
+{
+	switch (signal) {
+	case SIGSEGV:
+		return "SIGSEGV";
+	case SIGBUS:
+		return "SIGBUS";
+	case SIGILL:
+		return "SIGILL";
+	case SIGFPE:
+		return "SIGFPE";
+	default:
+		return "SIGABRT";
+	}
+}
+
+/* ---- who and how long ---- */
+
+static bool waits(uint64_t since_units, const struct dc_recorder *r)
+{
+	dc_sys(SYS_sched_yield);
+	return (dc_ticks(r) >> DC_TICK_SHIFT_) - since_units < dc_units_of_ns(r, WAIT_NS);
+}
+
+/* Others wait until the one that was first is through. */
+static void wait_for_first(const struct dc_recorder *r, const struct dc_ring_crash *c)
+{
+	const uint64_t since = dc_ticks(r) >> DC_TICK_SHIFT_;
+	/* [crash-slot] acquire; what it says is complete */
+	while (!__atomic_load_n(&c->seq, __ATOMIC_ACQUIRE) && waits(since, r))
+		;
+}
+
+/* Nobody there, nobody waited for. */
+static void wait_for_watcher(const struct dc_recorder *r, const struct dc_ring_crash *c)
+{
+	const uint64_t since = dc_ticks(r) >> DC_TICK_SHIFT_;
+	const uint32_t seq = (uint32_t)c->seq;
+	if (!__atomic_load_n(&r->control->watcher_pid, __ATOMIC_RELAXED)) /* hints from outside, both */
+		return;
+	while (__atomic_load_n(&r->control->crash_ack, __ATOMIC_RELAXED) != seq && waits(since, r))
+		;
+}
+
+static bool claim(struct dc_ring_crash *c, uint32_t tid)
+{
+	uint32_t nobody = 0;
+	/* relaxed: elects one; what it writes is published by [crash-slot] */
+	if (__atomic_compare_exchange_n(&c->claimed, &nobody, tid, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+		return true;
+	/* [crash-slot] acquire: complete, and so long ago that the process must have survived it */
+	return __atomic_load_n(&c->seq, __ATOMIC_ACQUIRE) && monotonic_ns() - c->monotonic_ns > KEPT_NS &&
+	       __atomic_compare_exchange_n(&c->claimed, &nobody, tid, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
+
+static void note(struct dc_recorder *r, const siginfo_t *info, const ucontext_t *u)
+{
+	struct dc_ring_crash *c = r->crash;
+	uint32_t tid = (uint32_t)dc_sys(SYS_gettid);
+	if (!r->header->crash_off || dc_populate(r, c, r->header->crash_bytes))
+		return;
+	if (!claim(c, tid)) {
+		wait_for_first(r, c);
+		wait_for_watcher(r, c);
+		return;
+	}
+	uint64_t seq = c->seq + 1;
+	__atomic_store_n(&c->seq, 0, __ATOMIC_RELAXED); /* the fence orders it before the fields */
+	__atomic_thread_fence(__ATOMIC_RELEASE); /* [crash-slot] zero before the fields */
+	fill(r, c, info, u);
+	/* [crash-slot] release; pairs with the watcher's pread and with wait_for_first() */
+	__atomic_store_n(&c->seq, seq, __ATOMIC_RELEASE);
+	__atomic_fetch_or(&r->header->flags, DC_RING_CRASHED, __ATOMIC_RELAXED); /* a hint: the slot itself tells */
+	dc_trigger_crash(r, info->si_signo, text_of(info->si_signo));
+	wait_for_watcher(r, c);
+}
+
+static void on_fatal(int signal, siginfo_t *info, void *context)
+{
+	const struct action by_default = { 0 };
+	const long pid = dc_sys(SYS_getpid);
+	dc_slow_enter();
+	if (dc_recorder_on() && dc_recorder->pid == (uint32_t)pid)
+		note(dc_recorder, info, context);
+	dc_slow_leave();
+	dc_sys(SYS_rt_sigaction, signal, &by_default, NULL, sizeof(uint64_t));
+	if (info->si_code <= 0)
+		dc_sys(SYS_rt_tgsigqueueinfo, pid, dc_sys(SYS_gettid), signal, info);
+}
+
+/* ---- setting up ---- */
+
+#if defined(__x86_64__)
+/* byte for byte what unwinders take for the way back from a handler */
+__asm__(".pushsection .text\n"
+	".type dc_crash_return, @function\n"
+	"	nop\n" /* unwinders look at the byte before a return address too */
+	"dc_crash_return:\n"
+	"	movq $15, %rax\n"
+	"	syscall\n"
+	".size dc_crash_return, .-dc_crash_return\n"
+	".popsection\n");
+void dc_crash_return(void) __attribute__((visibility("hidden")));
+#define RETURN dc_crash_return
+#define RETURN_FLAG SA_RESTORER_
+#else
+#define RETURN NULL /* the vDSO's */
+#define RETURN_FLAG 0u
+#endif
+
+static void stacks_map(const struct dc_recorder *r)
+{
+	uint64_t least = getauxval(AT_MINSIGSTKSZ);
+	uint32_t bytes = (uint32_t)((least < 4096 ? 4096 : least) + STACK_HANDLER_BYTES + DC_PAGE_BYTES - 1) & ~(DC_PAGE_BYTES - 1);
+	if (stacks || dc_pages_locked())
+		return; /* mlockall(MCL_FUTURE) would make all of it resident */
+	void *at = dc_sys_mmap(NULL, (size_t)bytes * r->lane_cap, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+	if (DC_MAP_FAILED(at))
+		return;
+	dc_sys(SYS_madvise, at, (size_t)bytes * r->lane_cap, MADV_DONTDUMP);
+	stack_bytes = bytes;
+	stacks = at;
+}
+
+void dc_crash_watch(void)
+{
+	const struct action ours = { .handler = on_fatal,
+				     .flags = SA_SIGINFO | SA_ONSTACK | RETURN_FLAG,
+				     .restorer = RETURN,
+				     .mask = ~UINT64_C(0) };
+	bool any = false;
+	for (unsigned i = 0; i < sizeof fatal / sizeof *fatal; i++) {
+		struct action now;
+		if (dc_sys(SYS_rt_sigaction, fatal[i], NULL, &now, sizeof now.mask) < 0)
+			continue;
+		if (!now.handler) /* SIG_DFL */
+			dc_sys(SYS_rt_sigaction, fatal[i], &ours, NULL, sizeof ours.mask);
+		any = any || !now.handler || now.handler == on_fatal; /* a child has its parent's */
+	}
+	if (any)
+		stacks_map(dc_recorder);
+}
+
+static bool of_ours(const stack_t *s, const struct dc_recorder *r)
+{
+	uintptr_t at = (uintptr_t)s->ss_sp, first = (uintptr_t)stacks;
+	return at >= first && at - first < (size_t)stack_bytes * r->lane_cap;
+}
+
+void dc_crash_stack_take(struct dc_recorder *r, uint32_t lane)
+{
+	stack_t now, ours = { .ss_sp = stacks + (size_t)lane * stack_bytes, .ss_size = stack_bytes };
+	if (!stacks || dc_sys(SYS_sigaltstack, NULL, &now) < 0 || now.ss_flags & SS_ONSTACK)
+		return;
+	if (now.ss_flags & SS_DISABLE || of_ours(&now, r))
+		dc_sys(SYS_sigaltstack, &ours, NULL);
+}
+
+void dc_crash_stack_leave(void)
+{
+	const stack_t none = { .ss_flags = SS_DISABLE };
+	stack_t now;
+	if (stacks && dc_sys(SYS_sigaltstack, NULL, &now) == 0 && !(now.ss_flags & SS_ONSTACK) && of_ours(&now, dc_recorder))
+		dc_sys(SYS_sigaltstack, &none, NULL);
+}
