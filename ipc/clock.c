@@ -249,6 +249,28 @@ int64_t dc_clock_realtime_ns(const struct dc_clock *c, uint64_t units)
 	return c->count ? monotonic_ns + offset_at(c, to_tick(c, units)) : monotonic_ns;
 }
 
+int64_t dc_clock_realtime_of(const struct dc_clock *c, int64_t monotonic_ns)
+{
+	const struct dc_anchor *a = c->anchors;
+	uint32_t low = 0, high = c->count;
+
+	if (monotonic_ns > SANE_NS || monotonic_ns < -SANE_NS)
+		monotonic_ns = monotonic_ns < 0 ? -SANE_NS : SANE_NS;
+	if (c->count == 0)
+		return monotonic_ns;
+	while (low < high) { /* anchors are in order by CLOCK_MONOTONIC, too */
+		uint32_t middle = (low + high) / 2;
+		if (a[middle].monotonic_ns <= monotonic_ns)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low == c->count ||
+	    (low && monotonic_ns - a[low - 1].monotonic_ns <= a[low].monotonic_ns - monotonic_ns))
+		low--;
+	return monotonic_ns + offset_of(&a[low]);
+}
+
 /* The tick at which CLOCK_MONOTONIC read @ns: the lines of line_at(), found by their other end. */
 static uint64_t tick_of_monotonic(const struct dc_clock *c, int64_t ns)
 {

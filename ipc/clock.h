@@ -34,6 +34,8 @@ int dc_clock_now(uint32_t kind, struct dc_anchor *ret_anchor);
 
 int64_t dc_clock_realtime_ns(const struct dc_clock *c, uint64_t units);
 int64_t dc_clock_monotonic_ns(const struct dc_clock *c, uint64_t units);
+/* Of a time that the kernel gave (samples): realtime by the nearest anchor's offset. */
+int64_t dc_clock_realtime_of(const struct dc_clock *c, int64_t monotonic_ns);
 /* The inverse, for cutting by time. */
 uint64_t dc_clock_units(const struct dc_clock *c, int64_t realtime_ns);
 /* A duration. */

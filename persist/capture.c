@@ -5,7 +5,8 @@
  * A header that does not check is damage: the next one is looked for at every multiple of 64, since headers
  * say of themselves that they are whole. A jump in the sequence numbers says how many blocks were lost in
  * between, a missing END block that the file was cut. Payloads are checked when they are read: those of
- * chunks not before somebody asks for events, so opening a large capture is quick.
+ * chunks not before somebody asks for events, those of samples and stacks when somebody asks for them
+ * (stacks/stacks.h), so opening a large capture is quick.
  */
 #include "persist/capture.h"
 
@@ -66,8 +67,9 @@ void dc_capture_fault(struct dc_capture *c, uint64_t offset, const char *format,
 
 static const char *type_name(uint16_t type)
 {
-	static const char *const names[] = {"?",      "file",    "incident", "process", "tables",
-					    "chunks", "columns", "loss",     "index",   "end"};
+	static const char *const names[] = {"?",     "file",   "incident", "process", "tables",
+					    "chunks", "columns", "loss",    "index",   "end",
+					    "maps",  "samples", "stacks",  "frames",  "names"};
 	return type < sizeof names / sizeof names[0] ? names[type] : "unknown";
 }
 
@@ -383,7 +385,7 @@ static int take_end_block(struct dc_capture *c, const struct dc_block_ref *b)
 /* The index, which this reader does without, and what newer versions write. */
 static bool read_by_nobody(const struct dc_block_ref *b)
 {
-	return b->type == DC_BLOCK_INDEX || b->type > DC_BLOCK_END || b->type == 0;
+	return b->type == DC_BLOCK_INDEX || b->type > DC_BLOCK_NAMES || b->type == 0;
 }
 
 static int take_blocks(struct dc_capture *c, char *ret_why)

@@ -62,6 +62,7 @@ struct dc_lane_ref {
 };
 
 struct dc_capture_process {
+	bool has_ring; /* false: nothing of a ring is in the file, and none is missed */
 	bool has_tables;
 	uint32_t tables_block; /* in blocks[]: the one that counts */
 	struct dc_process fields;

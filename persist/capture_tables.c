@@ -166,7 +166,8 @@ static int take_loss(struct dc_capture *c, const struct dc_block_ref *b)
 
 static bool names_process(const struct dc_block_ref *b)
 {
-	return b->type >= DC_BLOCK_PROCESS && b->type <= DC_BLOCK_LOSS;
+	return (b->type >= DC_BLOCK_PROCESS && b->type <= DC_BLOCK_LOSS) ||
+	       (b->type >= DC_BLOCK_MAPS && b->type <= DC_BLOCK_NAMES);
 }
 
 static int make_processes(struct dc_capture *c)
@@ -220,13 +221,27 @@ static int take_last_tables(struct dc_capture *c)
 	return r;
 }
 
+/* What only a process with a ring has. One without was sampled, and knows nothing of dashcam. */
+static void note_rings(struct dc_capture *c)
+{
+	for (unsigned i = 0; i < c->process_count; i++)
+		c->processes[i].has_ring = c->processes[i].fields.ring[0] != 0;
+	for (uint32_t i = 0; i < c->block_count; i++) {
+		const struct dc_block_ref *b = &c->blocks[i];
+		if (b->type >= DC_BLOCK_TABLES && b->type <= DC_BLOCK_LOSS && b->process < c->process_count)
+			c->processes[b->process].has_ring = true;
+	}
+}
+
 /* Events of a process without tables cannot be named, but the reader must not fall over them. */
 static int complete_processes(struct dc_capture *c)
 {
 	int r = 0;
+
+	note_rings(c);
 	for (unsigned i = 0; i < c->process_count && r == 0; i++) {
 		struct dc_capture_process *p = &c->processes[i];
-		if (!p->has_tables)
+		if (!p->has_tables && p->has_ring)
 			dc_capture_fault(c, c->bytes,
 					 "process %u: no whole tables, its events cannot be read", i);
 		if (!p->schema)

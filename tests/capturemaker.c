@@ -94,11 +94,17 @@ static int write_pass(struct dc_writer *w, const struct capture_maker *m, uint32
 
 static int write_process(struct dc_writer *w, const struct capture_maker *m, uint32_t i)
 {
-	struct dc_process p = {.pid = 1000 + i, .ns_pid = ring_maker_header(m->rings[i])->pid, .verified = 1};
+	struct dc_process p = {.pid = 1000 + i, .verified = 1};
 	struct dc_loss_entry loss[2] = {{.lane = 0, .overwritten = i ? 0 : m->lost_overwritten},
 					{.lane = ~0u}};
 	snprintf(p.name, sizeof p.name, "process-%u", i);
+	if (m->rings[i])
+		p.ns_pid = ring_maker_header(m->rings[i])->pid;
 	int r = dc_writer_process(w, i, &p);
+	if (r == 0 && m->stacks)
+		r = m->stacks(w, i, m->arg);
+	if (r < 0 || !m->rings[i])
+		return r;
 	if (r == 0)
 		r = write_pass(w, m, i);
 	if (r == 0 && m->between) {

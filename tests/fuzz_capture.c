@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "persist/capture.h"
+#include "persist/stacks/stacks.h"
 
 #define EVENTS_MAX 50000u /* a few hundred bytes can hold millions of them; these are enough */
 
@@ -70,6 +71,61 @@ static void read_tables(struct dc_capture *c, unsigned i)
 	must(dc_capture_totals(c, i, &totals) <= 0);
 }
 
+/* A chain of inlined functions may be a circle: whoever follows one stops, as readers do. */
+static uint64_t read_frame(const struct dc_stacks *s, uint32_t number)
+{
+	const struct dc_frame *f = dc_stacks_frame(s, number);
+	uint64_t hash = 0;
+
+	if (!f)
+		return 0;
+	must(dc_stacks_frame_at(s, f->address) != NULL);
+	hash = mix(f->address, dc_stacks_map(s, f->map).path, strlen(dc_stacks_map(s, f->map).path));
+	for (uint32_t i = 0, n = f->name; n && i < DC_STACKS_INLINE_MAX; i++) {
+		const struct dc_name_view v = dc_stacks_name(s, n);
+
+		hash = mix(mix(hash, v.function, strlen(v.function)), v.file, strlen(v.file));
+		n = v.outer;
+	}
+	return hash;
+}
+
+static int read_sample(void *arg, const struct dc_sample_view *v)
+{
+	struct reading *r = arg;
+
+	r->hash ^= mix((uint64_t)v->t_ns, v->ips, 8 * (size_t)v->head.ip_count);
+	r->hash ^= mix(v->head.tid, v->regs, 8 * (size_t)v->head.reg_count);
+	r->hash ^= mix(v->head.kind, v->stack, v->head.stack_bytes);
+	if (v->thread)
+		must(strlen(v->thread->comm) < 16 && strlen(v->thread->wchan) < 40);
+	if (v->crash)
+		r->hash ^= (uint64_t)v->crash->signal;
+	return ++r->events >= EVENTS_MAX;
+}
+
+static void read_stacks(struct dc_capture *c, unsigned process)
+{
+	struct dc_stacks_totals totals;
+	struct reading all = {0};
+	struct dc_stacks *s;
+	const uint32_t *numbers;
+
+	must(dc_stacks_open(c, process, &s) == 0);
+	for (uint32_t i = 0; i < 1000; i++) {
+		uint32_t depth = dc_stacks_frames(s, i, &numbers);
+
+		must(depth <= DC_STACKS_DEPTH_MAX && (depth == 0 || i <= dc_stacks_stack_count(s)));
+		for (uint32_t k = 0; k < depth; k++)
+			all.hash ^= read_frame(s, numbers[k]);
+		all.hash ^= read_frame(s, i);
+	}
+	must(dc_stacks_each(s, &(struct dc_cut){.everything = true}, read_sample, &all) <= 1);
+	if (all.events < EVENTS_MAX)
+		must(dc_stacks_totals(s, &totals) == 0);
+	dc_stacks_close(s);
+}
+
 static struct reading read_cursor(struct dc_capture *c, const struct dc_cut *cut)
 {
 	struct reading r = {0};
@@ -97,6 +153,8 @@ static void read_capture(struct dc_capture *c)
 	if (all.events < EVENTS_MAX)
 		for (unsigned i = 0; i < processes; i++)
 			read_tables(c, i);
+	for (unsigned i = 0; i < processes; i++)
+		read_stacks(c, i);
 	struct reading first = read_cursor(c, &(struct dc_cut){.everything = true});
 	struct reading second = read_cursor(c, &(struct dc_cut){.everything = true});
 	must(first.hash == second.hash && first.events == second.events);

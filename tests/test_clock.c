@@ -44,6 +44,23 @@ static void near_ns(int64_t a, int64_t b, int64_t within)
 			 (long long)within);
 }
 
+/* A time of CLOCK_MONOTONIC becomes realtime by the nearest anchor, also across a step; absurd ones stay in range. */
+static void test_realtime_of(void **state)
+{
+	(void)state;
+	dc_clock_init(&c, DC_CLOCK_TSC, 3);
+	assert_int_equal(dc_clock_realtime_of(&c, 77), 77);
+	add_seconds(10, 14);
+	for (int64_t s = 15; s <= 20; s++) {
+		struct dc_anchor a = at_second(s, 3600 * SECOND);
+		assert_int_equal(dc_clock_add(&c, &a), 0);
+	}
+	for (int64_t ns = 1 * SECOND; ns < 40 * SECOND; ns += 77777777)
+		assert_int_equal(dc_clock_realtime_of(&c, ns), EPOCH + ns + (2 * ns > 29 * SECOND ? 3600 * SECOND : 0));
+	assert_true(dc_clock_realtime_of(&c, INT64_MAX) > EPOCH + 40 * SECOND);
+	assert_true(dc_clock_realtime_of(&c, INT64_MIN) < EPOCH);
+}
+
 /* Between and beyond anchors, time is exact to the unit, and the inverse gives the unit back. */
 static void test_line(void **state)
 {
@@ -198,7 +215,7 @@ static void test_now(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_line),          cmocka_unit_test(test_order),
+		cmocka_unit_test(test_line), cmocka_unit_test(test_realtime_of),          cmocka_unit_test(test_order),
 		cmocka_unit_test(test_realtime_step), cmocka_unit_test(test_hostile),
 		cmocka_unit_test(test_close_anchors), cmocka_unit_test(test_few),
 		cmocka_unit_test(test_extremes),      cmocka_unit_test(test_full),
