@@ -156,13 +156,13 @@ struct dc_maps_block { /* then @count entries, then strings */
 #define DC_MAP_VDSO 2u
 #define DC_MAP_KERNEL 4u /* one entry for all of the kernel and its modules */
 
-/* An executable mapping. */
+/* An executable mapping. Of those that held an address at a time the last one counts: later blocks say what came since. */
 struct dc_map_entry {
 	uint64_t start;
 	uint64_t end;
 	uint64_t offset; /* in the file, of @start */
-	int64_t from_ns; /* CLOCK_MONOTONIC when it was first seen, 0: there from the beginning */
-	int64_t until_ns; /* when it was seen to be gone, 0: still there */
+	int64_t from_ns; /* CLOCK_MONOTONIC when it was not yet there, 0: there from the beginning */
+	int64_t until_ns; /* when it was seen to be gone, 0: still there when this was written */
 	uint32_t path; /* in the strings of its block */
 	uint8_t flags; /* DC_MAP_* */
 	uint8_t build_id_bytes; /* 0: none found */

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "trigger/proc.h"
 
@@ -144,6 +145,16 @@ int dc_incident_extend(struct dc_incident *i, const struct dc_ring *ring, int64_
 	return 0;
 }
 
+static void look_at_maps(const struct dc_ring *ring)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	dc_maps_want(ring->maps);
+	if (dc_maps_due(ring->maps, ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec))
+		dc_maps_look(ring->maps, ring->pid, ring->header.start_time);
+}
+
 void dc_process_fill(struct dc_process *p, const struct dc_ring *ring)
 {
 	const struct dc_ring_header *h = &ring->header;
@@ -161,6 +172,7 @@ void dc_process_fill(struct dc_process *p, const struct dc_ring *ring)
 	snprintf(p->name, sizeof(p->name), "%s", h->name);
 	snprintf(p->ring, sizeof(p->ring), "%s", ring->name);
 	dc_known_look(ring->known, ring->pid, h->pid, h->start_time); /* once more, if it still can be asked */
+	look_at_maps(ring);
 	dc_known_facts(ring->known, p->exe, sizeof(p->exe), p->cmdline, sizeof(p->cmdline));
 }
 

@@ -157,17 +157,24 @@ static bool goes_on(const struct mapping *a, const struct mapping *b)
 	return a->end == b->start && same_file(a, b) && (a->ino == 0 || a->offset + (a->end - a->start) == b->offset);
 }
 
-static int keep(struct found *f, struct mapping *p, const char *path)
+/* Return: 0, -ENOMEM. */
+static int take_path(struct mapping *p, const char *path)
 {
 	const size_t length = strlen(path), suffix = strlen(DELETED);
-	struct mapping *last = f->count ? &f->mappings[f->count - 1] : NULL;
 
-	if (p->ino && length > suffix && strcmp(path + length - suffix, DELETED) == 0)
+	if (path[0] == '/' && length > suffix && strcmp(path + length - suffix, DELETED) == 0)
 		p->flags |= DC_MAP_GONE;
 	else if (strcmp(path, "[vdso]") == 0)
 		p->flags |= DC_MAP_VDSO;
 	p->path = strndup(*path ? path : "[anon]", p->flags & DC_MAP_GONE ? length - suffix : PATH_MAX);
-	if (!p->path)
+	return p->path ? 0 : -ENOMEM;
+}
+
+static int keep(struct found *f, struct mapping *p, const char *path)
+{
+	struct mapping *last = f->count ? &f->mappings[f->count - 1] : NULL;
+
+	if (take_path(p, path) < 0)
 		return -ENOMEM;
 	if (last && goes_on(last, p)) {
 		last->end = p->end;
@@ -447,6 +454,37 @@ int dc_maps_look(struct dc_maps *m, uint32_t pid, uint64_t start_time)
 	m->due_ns = began + (now_ns() - began) * LOOK_SHARE;
 	pthread_mutex_unlock(&m->lock);
 	return r;
+}
+
+static bool module_is_whole(const struct dc_ring_module *e, const char *strings, uint32_t strings_bytes)
+{
+	return e->published && e->end > e->start && e->end <= KERNEL_START &&
+	       e->build_id_bytes <= DC_BUILD_ID_BYTES && e->path < strings_bytes &&
+	       memchr(strings + e->path, '\0', strings_bytes - e->path);
+}
+
+struct dc_maps *dc_maps_of_modules(const struct dc_ring_module *modules, uint32_t count, const char *strings,
+				   uint32_t strings_bytes)
+{
+	CLEANUP(dc_maps) struct dc_maps *m = dc_maps_new();
+
+	count = count < DC_MAPS_MAX ? count : DC_MAPS_MAX;
+	if (!m || make_room(m, count) < 0)
+		return NULL;
+	for (uint32_t i = 0; i < count; i++) {
+		const struct dc_ring_module *e = &modules[i];
+		struct mapping p = {.start = e->start, .end = e->end};
+
+		if (!module_is_whole(e, strings, strings_bytes))
+			continue;
+		if (take_path(&p, strings + e->path) < 0)
+			return NULL;
+		p.id.count = e->build_id_bytes;
+		memcpy(p.id.bytes, e->build_id, e->build_id_bytes);
+		p.serial = ++m->last_serial;
+		m->mappings[m->count++] = p;
+	}
+	return TAKE(m);
 }
 
 void dc_maps_kernel(struct dc_maps *m)

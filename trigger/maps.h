@@ -42,6 +42,14 @@ DC_DEFINE_CLEANUP(dc_maps, struct dc_maps *, dc_maps_unref)
  */
 int dc_maps_look(struct dc_maps *m, uint32_t pid, uint64_t start_time);
 
+/*
+ * dc_maps_of_modules() - what the table of a guest says instead
+ * It knows where a module begins, not its segments: the file offset of an address is taken to be its distance from there,
+ * as ld lays out what it links. The entries come from a ring and are checked. Return: NULL when there is no memory.
+ */
+struct dc_maps *dc_maps_of_modules(const struct dc_ring_module *modules, uint32_t count, const char *strings,
+				   uint32_t strings_bytes);
+
 void dc_maps_want(struct dc_maps *m);
 bool dc_maps_due(struct dc_maps *m, int64_t now_ns);
 

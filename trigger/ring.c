@@ -169,8 +169,10 @@ int dc_ring_open(int dir_fd, const char *name, struct dc_ring **ret_ring, char r
 	if (r < 0)
 		return refuse(name, r, detail, ret_why);
 	identify(ring);
-	if (ring->verified && ring->pid)
+	if (ring->verified && ring->pid) {
 		ring->known = dc_known_new();
+		ring->maps = dc_maps_new();
+	}
 	*ret_ring = TAKE(ring);
 	return 0;
 }
@@ -190,6 +192,7 @@ void dc_ring_unref(struct dc_ring *ring)
 	if (ring->fd >= 0)
 		close(ring->fd);
 	dc_known_free(ring->known);
+	dc_maps_unref(ring->maps);
 	free(ring);
 }
 
@@ -357,6 +360,11 @@ const struct dc_ring_site *dc_ring_tables_sites(const struct dc_ring_tables *t)
 const char *dc_ring_tables_strings(const struct dc_ring_tables *t)
 {
 	return (const char *)(t->bytes + parts_of(&t->counts).strings);
+}
+
+const struct dc_ring_module *dc_ring_tables_modules(const struct dc_ring_tables *t)
+{
+	return (const void *)(t->bytes + parts_of(&t->counts).modules);
 }
 
 /* Without a second moment there is no rate; only a ring whose anchors are all lies needs this. */

@@ -28,6 +28,7 @@
 #include "ipc/clock.h"
 #include "ipc/ring.h"
 #include "trigger/known.h"
+#include "trigger/maps.h"
 #include "persist/format.h"
 #include "trigger/rings.h"
 
@@ -44,6 +45,7 @@ struct dc_ring {
 	char name[DC_RING_NAME_BYTES * 2]; /* file name, for people */
 	struct dc_ring_header header; /* as validated at open; the layout in it is the one used for ever */
 	struct dc_known *known; /* of its process, for captures; NULL where it is not ours to look at */
+	struct dc_maps *maps;   /* the same */
 	_Atomic uint32_t refs;
 };
 
@@ -112,6 +114,7 @@ const struct dc_ring_header *dc_ring_tables_header(const struct dc_ring_tables *
 struct dc_ring_lane *dc_ring_tables_lanes(const struct dc_ring_tables *tables);
 const struct dc_ring_site *dc_ring_tables_sites(const struct dc_ring_tables *tables);
 const char *dc_ring_tables_strings(const struct dc_ring_tables *tables);
+const struct dc_ring_module *dc_ring_tables_modules(const struct dc_ring_tables *tables);
 
 /* dc_ring_clock() - a clock from the ring's anchors and, unless it is from elsewhere, one of now. Return: 0,
  * -ENOTSUP, -errno. */

@@ -299,6 +299,9 @@ static void look(struct dc_roster *r, struct dc_entry *e, bool ask_lock, int64_t
 	if (dc_ring_look(e->ring, &l) == 0) {
 		e->goodbye = l.flags & DC_RING_GOODBYE;
 		e->gone = gone;
+		if (l.modules_used != e->modules)
+			dc_maps_want(e->ring->maps);
+		e->modules = l.modules_used;
 		if (l.trigger_seq > e->trigger_seq)
 			handle_triggers(r, e, l.trigger_seq);
 	}

@@ -23,6 +23,7 @@ struct dc_entry {
 	struct dc_ring *ring;
 	uint64_t trigger_seq; /* handled up to here */
 	uint64_t stuck_seq;   /* a slot seen half written at the look before */
+	uint32_t modules;     /* its guest knew at the look before */
 	bool goodbye;         /* orderly exit */
 	bool gone;            /* the image that recorded is no more */
 	bool replaced;        /* ... but its process lives on: exec */

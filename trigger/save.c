@@ -38,8 +38,10 @@ void dc_save_abort(struct dc_save *s)
 {
 	if (s->writer)
 		dc_writer_close(TAKE(s->writer), false);
-	for (uint32_t i = 0; i < s->count; i++)
+	for (uint32_t i = 0; i < s->count; i++) {
 		dc_snapshot_free(TAKE(s->members[i].snapshot));
+		s->members[i].maps_mark = (struct dc_maps_mark){0};
+	}
 	if (s->dir_fd >= 0)
 		close(TAKE_FD(s->dir_fd));
 }
@@ -135,6 +137,29 @@ static int open_writer(struct dc_save *s)
 	return r;
 }
 
+/* Where /proc was not to be read, or was not in time, the guest's own table of modules has to do. */
+static int write_modules(struct dc_save *s, uint32_t index)
+{
+	CLEANUP(dc_ring_tables) struct dc_ring_tables t = {0};
+	CLEANUP(dc_maps) struct dc_maps *maps = NULL;
+	int r = dc_ring_tables(s->members[index].ring, &t);
+
+	if (r < 0)
+		return 0; /* the snapshot will say so */
+	maps = dc_maps_of_modules(dc_ring_tables_modules(&t), t.counts.module_count, dc_ring_tables_strings(&t),
+				  t.counts.strings_bytes);
+	return dc_maps_write(maps, s->writer, index, &s->members[index].maps_mark);
+}
+
+static int write_maps(struct dc_save *s, uint32_t index)
+{
+	struct dc_member *m = &s->members[index];
+
+	if (dc_maps_count(m->ring->maps) == 0)
+		return write_modules(s, index);
+	return dc_maps_write(m->ring->maps, s->writer, index, &m->maps_mark);
+}
+
 /* One ring, first pass. A ring that cannot be read takes nothing from the others. Return: 1 copied, 0 not,
  * -errno. */
 static int copy_member(struct dc_save *s, uint32_t index)
@@ -147,6 +172,8 @@ static int copy_member(struct dc_save *s, uint32_t index)
 		r = dc_snapshot_new(m->ring, index, from, to, &m->snapshot);
 	if (r == 0)
 		r = dc_writer_process(s->writer, index, &m->process);
+	if (r == 0)
+		r = write_maps(s, index);
 	if (r == 0)
 		r = dc_snapshot_pass(m->snapshot, s->writer);
 	if (r == 0)
@@ -212,6 +239,8 @@ static int finish_member(struct dc_save *s, uint32_t index, bool again)
 		r = 0; /* the ring is gone now; the first pass stands */
 	if (r == 0)
 		r = dc_snapshot_loss(m->snapshot, s->writer);
+	if (r == 0)
+		r = dc_maps_write(m->ring->maps, s->writer, index, &m->maps_mark); /* loaded meanwhile */
 	add_totals(&s->totals, dc_snapshot_totals(m->snapshot));
 	m->process.took_ns = (int64_t)dc_snapshot_totals(m->snapshot)->took_ns;
 	return r < 0 ? r : dc_writer_process(s->writer, index, &m->process);

@@ -39,6 +39,7 @@ struct dc_member {
 	struct dc_ring *ring;
 	struct dc_process process;
 	struct dc_snapshot *snapshot;
+	struct dc_maps_mark maps_mark; /* what of its address space is in the file */
 	bool unreadable; /* its ring gave nothing at all: cut to nothing by its owner */
 };
 

@@ -95,12 +95,19 @@ static void ask_window(struct dc_watcher *w, const struct dc_ring *ring)
 	dc_ring_set_window(ring, (uint32_t)getpid(), units);
 }
 
-/* What only a living process tells: when it is found, once its threads have had time to take names, then seldom. */
+/*
+ * What only a living process tells. Its address space when something was mapped; the rest when it is found, once its threads
+ * have had time to take names, then seldom.
+ */
 static void remember(struct dc_entry *e, int64_t now)
 {
 	const struct dc_ring *ring = e->ring;
 
-	if (e->gone || now < e->known_due_ns)
+	if (e->gone)
+		return;
+	if (dc_maps_due(ring->maps, now))
+		dc_maps_look(ring->maps, ring->pid, ring->header.start_time);
+	if (now < e->known_due_ns)
 		return;
 	dc_known_look(ring->known, ring->pid, ring->header.pid, ring->header.start_time);
 	e->known_step_ns = e->known_step_ns ? KNOWN_STEP_NS : SECOND_NS;
@@ -174,6 +181,7 @@ static void on_timer(struct dc_watcher *w)
 	dc_roster_tick(w->roster, now);
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++)
 		remember(dc_roster_at(w->roster, i), now);
+	dc_files_sweep(now);
 	dc_watcher_judge_all(w);
 	dc_roster_expire(w->roster, now, w->config.grace_ns, known_ns, w->config.sweep);
 	if (w->watchdog_ns && now - w->watchdog_last_ns >= w->watchdog_ns) {
