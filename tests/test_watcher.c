@@ -117,6 +117,35 @@ static void test_deaths(void **state)
 	dc_capture_close(c);
 }
 
+static void test_reaped_before_it_is_seen(void **state)
+{
+	/*
+	 * A process that lived, died and was reaped before the watcher got to look is saved where the kernel tells how it
+	 * died; where it does not the death is counted as unknown, not guessed.
+	 */
+	const bool told = watching_connector_tells();
+	struct dc_capture *c;
+	pid_t pid;
+
+	(void)state;
+	watching_start(&t);
+	kill(t.watcher, SIGSTOP);
+	pid = GUEST(&t, false, "burst", "300", "signal", "11");
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	kill(t.watcher, SIGCONT);
+	assert_int_equal(watching_captures(&t, told), told);
+	if (!told) {
+		usleep(1000000);
+		assert_int_equal(status_of(&t).unknown_deaths, 1);
+		return;
+	}
+	assert_int_equal(status_of(&t).unknown_deaths, 0);
+	c = watching_capture(&t, 0);
+	assert_int_equal(dc_capture_incident(c)->signal, SIGSEGV);
+	assert_int_equal(events_of(c, 0), 600);
+	dc_capture_close(c);
+}
+
 static void test_captures_do_not_drain(void **state)
 {
 	/* Two captures one second apart overlap: the second has what the first had, and more. */
@@ -509,6 +538,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_trigger_of_the_app, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_deaths, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_reaped_before_it_is_seen, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_captures_do_not_drain, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_overlapping_triggers_are_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_after_is_in_the_capture, setup, teardown),

@@ -12,6 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ipc/cleanup.h"
+#include "trigger/death.h"
+
 #define NEED(x)                                                                                              \
 	do {                                                                                                 \
 		if (!(x)) {                                                                                  \
@@ -230,4 +233,29 @@ struct watching_reply watching_trigger_all(struct watching *t, const char *reaso
 
 	snprintf(q.reason, sizeof(q.reason), "%s", reason);
 	return watching_ask(t, &q);
+}
+
+static void saw_exit(void *arg, uint32_t pid, int status)
+{
+	(void)pid;
+	*(bool *)arg |= WIFEXITED(status) && WEXITSTATUS(status) == 77;
+}
+
+bool watching_connector_tells(void)
+{
+	CLEANUP(close_fd) int fd = -1;
+	bool seen = false;
+	pid_t pid;
+
+	if (dc_death_connector(&fd) < 0)
+		return false;
+	pid = fork();
+	if (pid == 0)
+		_exit(77);
+	waitpid(pid, NULL, 0);
+	for (unsigned i = 0; i < 100 && !seen; i++) {
+		usleep(10000);
+		dc_death_connector_read(fd, saw_exit, &seen);
+	}
+	return seen;
 }

@@ -46,3 +46,6 @@ struct watching_reply {
 struct watching_reply watching_ask(struct watching *t, const struct dc_control_request *request);
 struct watching_reply watching_trigger_all(struct watching *t, const char *reason, int64_t last_ns,
 					   int64_t after_ns);
+
+/* Whether the kernel's connector tells us of exits. Opening it is not enough: outside of the first pid namespace it is mute. */
+bool watching_connector_tells(void);

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "trigger/death.h"
 
+#include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
 #include <linux/cn_proc.h>
 #include <linux/connector.h>
+#include <linux/filter.h>
 #include <linux/netlink.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -114,6 +117,30 @@ static int connector_listen(int fd)
 	return send(fd, bytes, nl.nlmsg_len, 0) < 0 ? -errno : 0;
 }
 
+/*
+ * Ends of whole processes only, so that forks and threads of the host do not even wake us. Loads are big-endian. Where
+ * the filter is refused all events come, and exit_of() sorts them.
+ */
+static void connector_filter(int fd)
+{
+	const uint32_t event = NLMSG_HDRLEN + sizeof(struct cn_msg);
+	const uint32_t pid = event + offsetof(struct proc_event, event_data.exit.process_pid);
+	const uint32_t tgid = event + offsetof(struct proc_event, event_data.exit.process_tgid);
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, event + offsetof(struct proc_event, what)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htonl(PROC_EVENT_EXIT), 0, 5),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, pid),
+		BPF_STMT(BPF_MISC | BPF_TAX, 0),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, tgid),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_X, 0, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+	};
+	const struct sock_fprog program = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
+
+	setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
+}
+
 int dc_death_connector(int *ret_fd)
 {
 	CLEANUP(close_fd)
@@ -121,7 +148,10 @@ int dc_death_connector(int *ret_fd)
 	struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = CN_IDX_PROC};
 	int r;
 
-	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+	if (fd < 0)
+		return -errno;
+	connector_filter(fd);
+	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
 		return -errno;
 	r = connector_listen(fd);
 	if (r < 0)

@@ -2,12 +2,12 @@
 /*
  * How a process died, for a process that is not our child.
  *
- *   wait status        `dashcam run` knows it from waitpid() and asks nobody
- *   pidfd              readable when the process ends: told at once instead of at the next look
- *   PIDFD_GET_INFO     its wait status even after its parent has reaped it (Linux 6.15)
- *   /proc/PID/stat     field 52 while it is a zombie: the parent is slower than we are
- *   proc connector     the kernel tells of every exit on the host: only root, only where PIDFD_GET_INFO
- * cannot
+ *   wait status      `dashcam run` knows it of its command from waitpid() and asks nobody
+ *   pidfd            readable when the process ends: told at once instead of at the next look
+ *   PIDFD_GET_INFO   its wait status even after its parent has reaped it (Linux 6.15), if the pidfd is older than that
+ *   /proc/PID/stat   field 52 while it is a zombie: the parent is slower than we are
+ *   proc connector   the kernel tells of every exit on the host, also of processes that lived too short to get a pidfd;
+ *                    needs CAP_NET_ADMIN and the first pid namespace
  *
  * When none of them says, the death is unknown, and stays so: a guess would start captures of orderly exits.
  */
@@ -16,8 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* dc_death_supported() - whether PIDFD_GET_INFO tells wait statuses here. Forks once, so call it before any
- * thread. */
+/* dc_death_supported() - whether PIDFD_GET_INFO tells wait statuses here; forks once. For tests. */
 bool dc_death_supported(void);
 
 /*
@@ -29,8 +28,7 @@ int dc_death_watch(uint32_t pid, uint64_t start_time, int *ret_pidfd);
 /*
  * dc_death_ask() - how did it die?
  * @pidfd: of dc_death_watch(), already readable
- * Return: 0 and the wait status (as waitpid() gives it); -EAGAIN: not reaped yet, ask again; -ENODATA: nobody
- * knows.
+ * Return: 0 and the wait status (as waitpid() gives it); -EAGAIN: not reaped yet, ask again; -ENODATA: nobody knows.
  */
 int dc_death_ask(int pidfd, uint32_t pid, uint64_t start_time, int *ret_status);
 

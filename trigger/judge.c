@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "trigger/death.h"
 #include "trigger/proc.h"
@@ -17,7 +19,8 @@
 
 #define ALIVE_LOOKS 8u /* lock gone, process there: an exit takes its time, after 2 s it was exec */
 #define EXIT_RECALL_NS (2 * SECOND_NS)
-#define UNKNOWN_LOOKS 4u /* dead, and nobody says how */
+#define UNKNOWN_LOOKS 4u   /* dead, and its parent has not asked how */
+#define CONNECTOR_LOOKS 2u /* the kernel's message comes a moment after the lock is gone */
 
 static bool process_ended(const struct dc_entry *e)
 {
@@ -88,40 +91,53 @@ static void conclude(struct dc_watcher *w, struct dc_entry *e)
 	}
 }
 
+static int64_t boottime_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_BOOTTIME, &ts);
+	return ts.tv_sec * SECOND_NS + ts.tv_nsec;
+}
+
 /* Was its exit told before its ring was found? Not so long ago that the pid could be another's. */
 static void recall_exit(const struct dc_watcher *w, struct dc_entry *e)
 {
-	const int64_t now = dc_watcher_now_ns();
+	const struct exit_seen *x = &w->exits[e->ring->pid % EXITS_MAX];
+	const int64_t tick_ns = SECOND_NS / sysconf(_SC_CLK_TCK);
+	const uint64_t ended = (uint64_t)(x->at_ns / tick_ns);
 
-	for (uint32_t i = 0; i < EXITS_MAX && !e->exit_known; i++) {
-		const struct exit_seen *x = &w->exits[i];
+	if (e->exit_known || x->pid == 0 || x->pid != e->ring->pid || boottime_ns() - x->at_ns > EXIT_RECALL_NS ||
+	    ended < e->ring->header.start_time)
+		return;
+	e->exit_known = true;
+	e->exit_status = x->status;
+}
 
-		if (x->pid == 0 || x->pid != e->ring->pid || now - x->at_ns > EXIT_RECALL_NS)
-			continue;
-		e->exit_known = true;
-		e->exit_status = x->status;
-	}
+/* Return: 0 it is known or never will be; -EAGAIN somebody may still tell. */
+static int ask_how(const struct dc_watcher *w, struct dc_entry *e)
+{
+	int r = -ENODATA;
+
+	if (e->exit_known)
+		return 0;
+	if (e->pidfd >= 0)
+		r = dc_death_ask(e->pidfd, e->ring->pid, e->ring->header.start_time, &e->exit_status);
+	e->exit_known = r == 0;
+	if (r == 0 || e->goodbye)
+		return 0;
+	if (r == -EAGAIN)
+		return e->asked <= UNKNOWN_LOOKS ? -EAGAIN : 0;
+	return w->connector_fd >= 0 && e->ring->pid && e->asked <= CONNECTOR_LOOKS ? -EAGAIN : 0;
 }
 
 static void judge(struct dc_watcher *w, struct dc_entry *e)
 {
-	int r = 0;
-
 	e->asked++;
 	recall_exit(w, e);
-	if (!process_ended(e)) {
+	if (!process_ended(e))
 		e->replaced = e->judged = e->asked > ALIVE_LOOKS;
-		return;
-	}
-	if (!e->exit_known && e->pidfd >= 0) {
-		r = dc_death_ask(e->pidfd, e->ring->pid, e->ring->header.start_time, &e->exit_status);
-		e->exit_known = r == 0;
-		if (r == -EAGAIN && e->asked <= UNKNOWN_LOOKS && !e->goodbye)
-			return; /* its parent has not reaped it yet */
-		if (r == -ENODATA && w->connector_fd >= 0 && e->asked <= 1)
-			return; /* the connector may be a moment behind */
-	}
-	conclude(w, e);
+	else if (ask_how(w, e) == 0)
+		conclude(w, e);
 }
 
 void dc_watcher_on_gone(void *arg, struct dc_entry *e)
@@ -144,18 +160,23 @@ bool dc_watcher_judge_all(struct dc_watcher *w)
 	return open;
 }
 
+void dc_watcher_note_exit(struct dc_watcher *w, uint32_t pid, int status)
+{
+	w->exits[pid % EXITS_MAX] = (struct exit_seen){.pid = pid, .status = status, .at_ns = boottime_ns()};
+}
+
 void dc_watcher_exited(struct dc_watcher *w, uint32_t pid, int status)
 {
-	w->exits[w->exit_count++ % EXITS_MAX] = (struct exit_seen){
-		.pid = pid, .status = status, .at_ns = dc_watcher_now_ns()};
+	dc_watcher_note_exit(w, pid, status);
 	dc_roster_event(w->roster); /* a ring made a moment ago */
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
 		struct dc_entry *e = dc_roster_at(w->roster, i);
 
-		if (e->ring->pid != pid || e->judged)
+		if (e->ring->pid != pid || (e->judged && e->exit_known))
 			continue;
-		e->exit_known = true;
+		e->exit_known = true; /* also of one that said goodbye and was not asked about: captures name it */
 		e->exit_status = status;
-		dc_roster_look(w->roster, e, dc_watcher_now_ns());
+		if (!e->judged)
+			dc_roster_look(w->roster, e, dc_watcher_now_ns());
 	}
 }

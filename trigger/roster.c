@@ -14,14 +14,11 @@
 #include "trigger/death.h"
 
 #define UNREADY_MAX 64u
-#define UNREADY_LOOKS                                                                                        \
-	250u /* of DC_ROSTER_UNREADY_MS: a ring that takes longer than 5 s was never finished                \
-	      */
+#define UNREADY_LOOKS 250u /* of DC_ROSTER_UNREADY_MS: a ring that takes longer than 5 s was never finished */
 #define UNLINKED_KEEP_NS INT64_C(10000000000)
 #define LOCK_LOOKS 4u /* with a pidfd the lock is asked for once a second only: it shows nothing but exec */
 
-/* A file whose header is not complete yet. Its process is watched from now on: it may die before the ring is
- * seen. */
+/* A file whose header is not complete yet. Its process is watched already: it may die before the ring is seen. */
 struct unready {
 	char name[DC_RING_NAME_BYTES];
 	uint32_t looks;
@@ -169,33 +166,32 @@ static void add(struct dc_roster *r, struct dc_ring *ring, int pidfd)
 	r->handler.found(r->arg, e);
 }
 
-static void remember_unready(struct dc_roster *r, const char *name)
+/* *@pidfd goes with it. */
+static void remember_unready(struct dc_roster *r, const char *name, int *pidfd)
 {
-	struct dc_ring_name parsed;
 	struct unready *u;
 
 	for (uint32_t i = 0; i < r->unready_count; i++)
 		if (strcmp(r->unready[i].name, name) == 0)
 			return;
-	if (r->unready_count == UNREADY_MAX || dc_ring_name_parse(name, &parsed) < 0)
+	if (r->unready_count == UNREADY_MAX)
 		return;
 	u = &r->unready[r->unready_count++];
-	*u = (struct unready){.pidfd = -1};
+	*u = (struct unready){.pidfd = TAKE_FD(*pidfd)};
 	snprintf(u->name, sizeof(u->name), "%.63s", name);
-	dc_death_watch(parsed.pid, parsed.start_time, &u->pidfd);
 }
 
 /* *@pidfd goes to the entry. Return: -EAGAIN when the ring is still being set up. */
-static int try_open(struct dc_roster *r, const char *name, int *pidfd)
+static int try_open(struct dc_roster *r, const char *name, const struct dc_ring_name *parsed, int *pidfd)
 {
 	CLEANUP(dc_ring) struct dc_ring *ring = NULL;
-	struct dc_ring_name parsed;
+	CLEANUP(close_fd) int other = -1;
 	char why[DC_WHY_BYTES];
 	int result;
 
-	if (dc_ring_name_parse(name, &parsed) < 0 || known(r, name))
-		return 0;
 	result = dc_ring_open(r->dir_fd, name, &ring, why);
+	if (result == 0 && ring->pid != parsed->pid)
+		other = TAKE_FD(*pidfd); /* the name's pid was one of another pid namespace: this is somebody else */
 	if (result == 0 && room_for(r, ring->uid))
 		add(r, ring, TAKE_FD(*pidfd));
 	else if (result < 0 && result != -EAGAIN && result != -ENOENT)
@@ -203,12 +199,17 @@ static int try_open(struct dc_roster *r, const char *name, int *pidfd)
 	return result;
 }
 
+/* The process first, by the name of its ring: it may be about to die, and reaped nobody can be asked about it. */
 static void discover(struct dc_roster *r, const char *name)
 {
-	int none = -1;
+	CLEANUP(close_fd) int pidfd = -1;
+	struct dc_ring_name parsed;
 
-	if (try_open(r, name, &none) == -EAGAIN)
-		remember_unready(r, name);
+	if (dc_ring_name_parse(name, &parsed) < 0 || known(r, name))
+		return;
+	dc_death_watch(parsed.pid, parsed.start_time, &pidfd);
+	if (try_open(r, name, &parsed, &pidfd) == -EAGAIN)
+		remember_unready(r, name, &pidfd);
 }
 
 static void closedir_cleanup(DIR **d)
@@ -235,8 +236,10 @@ void dc_roster_retry(struct dc_roster *r)
 
 	for (uint32_t i = 0; i < r->unready_count; i++) {
 		struct unready u = r->unready[i];
+		struct dc_ring_name parsed;
 
-		if (try_open(r, u.name, &u.pidfd) == -EAGAIN && ++u.looks < UNREADY_LOOKS)
+		dc_ring_name_parse(u.name, &parsed);
+		if (!known(r, u.name) && try_open(r, u.name, &parsed, &u.pidfd) == -EAGAIN && ++u.looks < UNREADY_LOOKS)
 			r->unready[kept++] = u;
 		else
 			unready_free(&u);

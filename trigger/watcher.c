@@ -118,9 +118,9 @@ static void on_found(void *arg, struct dc_entry *e)
 {
 	struct dc_watcher *w = arg;
 
+	watch_end(w, e);
 	remember(e, dc_watcher_now_ns());
 	ask_window(w, e->ring);
-	watch_end(w, e);
 	if (w->config.on_found)
 		w->config.on_found(w->config.on_arg, e->ring);
 	dc_roster_look(w->roster, e, dc_watcher_now_ns());
@@ -133,7 +133,13 @@ static void on_log(void *arg, const char *line)
 
 static void on_connector(void *arg, uint32_t pid, int status)
 {
-	dc_watcher_exited(arg, pid, status);
+	dc_watcher_note_exit(arg, pid, status);
+}
+
+static void read_connector(struct dc_watcher *w)
+{
+	if (w->connector_fd >= 0)
+		dc_death_connector_read(w->connector_fd, on_connector, w);
 }
 
 /* --- the loop --- */
@@ -219,7 +225,7 @@ static void handle(struct dc_watcher *w, const struct epoll_event *event)
 		take_settled(w);
 		break;
 	case SOURCE_CONNECTOR:
-		dc_death_connector_read(w->connector_fd, on_connector, w);
+		read_connector(w);
 		break;
 	case SOURCE_TIMER:
 		break; /* last of all: it lets go of entries that other events may name */
@@ -420,17 +426,16 @@ static void raise_limits(void)
 	}
 }
 
-/* Only where the kernel does not tell by pidfd: it costs a message for every exit on the host. */
-static void open_connector(struct dc_watcher *w, bool needed)
+/* Costs a message for every process that ends on the host, and is all there is of one reaped before it was seen. */
+static void open_connector(struct dc_watcher *w)
 {
-	if (needed && dc_death_connector(&w->connector_fd) == 0)
+	if (dc_death_connector(&w->connector_fd) == 0)
 		listen_to(w, w->connector_fd, SOURCE_CONNECTOR);
 }
 
 static int open_all(struct dc_watcher *w, char why[static DC_WHY_BYTES])
 {
 	int r = dc_rings_open(w->config.dir, true, &w->dir_fd, why);
-	bool told;
 
 	if (r == 0)
 		r = take_lock(w, why);
@@ -439,7 +444,6 @@ static int open_all(struct dc_watcher *w, char why[static DC_WHY_BYTES])
 	if (r < 0)
 		return r;
 	snprintf(why, DC_WHY_BYTES, "cannot watch '%.80s'", w->config.dir);
-	told = dc_death_supported(); /* forks, so before any thread */
 	w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (w->epoll_fd < 0)
 		return -errno;
@@ -458,7 +462,7 @@ static int open_all(struct dc_watcher *w, char why[static DC_WHY_BYTES])
 		snprintf(why, DC_WHY_BYTES, "cannot watch '%.80s': %s", w->config.dir, strerror(-r));
 		return r;
 	}
-	open_connector(w, !told);
+	open_connector(w);
 	dc_roster_scan(w->roster);
 	return 0;
 }
@@ -495,10 +499,14 @@ static void judge_last(struct dc_watcher *w)
 {
 	const int64_t until = dc_watcher_now_ns() + CLOSE_WAIT_NS;
 
+	read_connector(w);
 	dc_roster_event(w->roster);
-	dc_roster_tick(w->roster, dc_watcher_now_ns());
-	while (dc_watcher_judge_all(w) && dc_watcher_now_ns() < until)
+	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++)
+		dc_roster_look(w->roster, dc_roster_at(w->roster, i), dc_watcher_now_ns());
+	while (dc_watcher_judge_all(w) && dc_watcher_now_ns() < until) {
 		poll(NULL, 0, 50);
+		read_connector(w);
+	}
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++)
 		w->failed += dc_roster_at(w->roster, i)->gone && !dc_roster_at(w->roster, i)->judged;
 }

@@ -18,7 +18,7 @@
 
 #define SECOND_NS INT64_C(1000000000)
 #define WAITERS_MAX 64u
-#define EXITS_MAX 64u
+#define EXITS_MAX 1024u
 #define SEVERITY_ASKED 1u
 #define SEVERITY_APP 2u
 #define SEVERITY_DEATH 3u
@@ -34,7 +34,7 @@ struct waiter {
 struct exit_seen {
 	uint32_t pid;
 	int status;
-	int64_t at_ns;
+	int64_t at_ns; /* CLOCK_BOOTTIME, as start times of processes */
 };
 
 struct dc_watcher {
@@ -45,7 +45,7 @@ struct dc_watcher {
 	int doorbell_fd;
 	int signal_fd;
 	int timer_fd;
-	int connector_fd; /* -1: not needed, or not allowed */
+	int connector_fd; /* -1: not allowed */
 	struct dc_roster *roster;
 	struct dc_worker *worker;
 	struct dc_settler *settler;
@@ -53,8 +53,7 @@ struct dc_watcher {
 	struct dc_budget *deaths;
 	struct dc_control *control;
 	struct waiter waiters[WAITERS_MAX];
-	struct exit_seen exits[EXITS_MAX];
-	uint32_t exit_count; /* running; slot = count % EXITS_MAX */
+	struct exit_seen exits[EXITS_MAX]; /* the last ones; slot = pid % EXITS_MAX */
 	bool stop;
 	bool look_now; /* a doorbell rang */
 	uint64_t captures;
@@ -100,6 +99,8 @@ void dc_watcher_on_trigger(void *arg, struct dc_entry *e, const struct dc_ring_t
 void dc_watcher_on_gone(void *arg, struct dc_entry *e);
 /* Return: whether some death is still open. */
 bool dc_watcher_judge_all(struct dc_watcher *w);
+/* The kernel's word on any process of the host, for those of them whose ring is, or will be, found. */
+void dc_watcher_note_exit(struct dc_watcher *w, uint32_t pid, int status);
 
 void dc_watcher_on_request(void *arg, uint64_t client, const struct ucred *peer,
 			   const struct dc_control_request *request);
