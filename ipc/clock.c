@@ -51,8 +51,7 @@ static int64_t clamp_ns(double ns)
 	return ns > (double)SANE_NS ? SANE_NS : ns < -(double)SANE_NS ? -SANE_NS : (int64_t)ns;
 }
 
-/* Signed distance between two ticks as a double: exact up to 2^53 ticks (a month of TSC), and never
- * undefined. */
+/* Signed distance between two ticks as a double: exact up to 2^53 ticks (a month of TSC), and never undefined. */
 static double tick_distance(uint64_t from, uint64_t to)
 {
 	return to >= from ? (double)(to - from) : -(double)(from - to);

@@ -2,11 +2,10 @@
 /*
  * Chunk bytes in, events out. The encoding is described in event.h, the promises in decode.h.
  *
- * THE SHAPE. step() decodes one record. It is inlined twice: with fast = true while at least FAST_BYTES of
- * the chunk remain, where the fixed part of any event (tag, delta, site, eight argument words: 75 bytes, and
- * 8 of over-read) may be loaded eight bytes at a time without a look at the end, and with fast = false for
- * the rest. What has no bound of its own (text, stacks, sites that carry their name) is checked against the
- * end in both.
+ * THE SHAPE. step() decodes one record. It is inlined twice: with fast = true while at least FAST_BYTES of the chunk
+ * remain, where the fixed part of any event (tag, delta, site, eight argument words: 75 bytes, and 8 of over-read)
+ * may be loaded eight bytes at a time without a look at the end, and with fast = false for the rest. What has no
+ * bound of its own (text, stacks, sites that carry their name) is checked against the end in both.
  *
  * The state that changes with every event lives in struct reader, a local of the loop, so that the compiler
  * keeps it in registers; it is written back when the loop ends.
@@ -470,8 +469,7 @@ static __attribute__((noinline)) int read_record(struct dc_lane_decoder *d, stru
 	}
 }
 
-/* One record: STEP_EVENT, STEP_SKIP or -EBADMSG. Needs r->at < r->end; *@counts is raised when the ring
- * counts it. */
+/* One record: STEP_EVENT, STEP_SKIP or -EBADMSG. Needs r->at < r->end; *@counts is raised when the ring counts it. */
 inline_always int step(struct dc_lane_decoder *d, struct reader *r, struct dc_event *e, uint64_t *counts,
 		       const bool fast)
 {

@@ -3,9 +3,8 @@
  * Decoding a lane: chunk bytes in, events out. This exists once; the watcher's tail, show, export and the
  * viewer all sit on it.
  *
- * The decoder trusts nothing: a chunk that does not parse yields the events before the fault, then -EBADMSG.
- * It allocates nothing and never blocks. Text and stack pointers of an event point into the chunk that was
- * fed.
+ * The decoder trusts nothing: a chunk that does not parse yields the events before the fault, then -EBADMSG. It
+ * allocates nothing and never blocks. Text and stack pointers of an event point into the chunk that was fed.
  *
  *     struct dc_schema schema = ...;              // from the tables of the ring or the capture
  *     struct dc_lane_decoder d;
@@ -21,8 +20,7 @@
 #include "ipc/event.h"
 #include "ipc/ring.h"
 
-/* What the decoder needs of one site; built once per process from the validated tables. Strings are borrowed.
- */
+/* What the decoder needs of one site; built once per process from the validated tables. Strings are borrowed. */
 struct dc_site_info {
 	const char *name; /* never NULL */
 	const char *file;
@@ -113,9 +111,8 @@ struct dc_event {
 };
 
 /*
- * One lane's state between chunks. Caller's memory; fields are the decoder's own, @schema and the counters
- * excepted. Spans deeper than DC_DECODE_DEPTH_MAX are counted in depth but not remembered: their ENDs come as
- * not known.
+ * One lane's state between chunks. Caller's memory; fields are the decoder's own, @schema and the counters excepted.
+ * Spans deeper than DC_DECODE_DEPTH_MAX are counted in depth but not remembered: their ENDs come as not known.
  */
 #define DC_DECODE_DEPTH_MAX 256u
 #define DC_DECODE_INLINE_MAX 16u
@@ -157,11 +154,10 @@ void dc_lane_init(struct dc_lane_decoder *d, const struct dc_schema *schema);
  * @chunk: the chunk's first byte (its header); must stay until the last dc_lane_next() on it
  * @bytes: committed bytes (of the state word); no byte beyond is read
  *
- * When the chunk does not follow the one before (events were overwritten in between, or it is the first), the
- * open spans are taken from its OPEN records, which dc_lane_next() then delivers as events of kind
- * DC_KIND_OPEN. When it does follow, OPEN records are skipped: the state is known already. Running numbers
- * that go backwards (a chunk fed twice, a hostile ring) are taken as a new start and not counted. Return: 0,
- * -EBADMSG when the header is not one.
+ * When the chunk does not follow the one before (events were overwritten in between, or it is the first), the open
+ * spans are taken from its OPEN records, which dc_lane_next() then delivers as events of kind DC_KIND_OPEN. When it
+ * does follow, OPEN records are skipped: the state is known already. Running numbers that go backwards (a chunk fed
+ * twice, a hostile ring) are taken as a new start and not counted. Return: 0, -EBADMSG when the header is not one.
  */
 int dc_lane_feed(struct dc_lane_decoder *d, const uint8_t *chunk, size_t bytes);
 
@@ -174,19 +170,16 @@ int dc_lane_feed(struct dc_lane_decoder *d, const uint8_t *chunk, size_t bytes);
  */
 int dc_lane_next(struct dc_lane_decoder *d, struct dc_event *ret_event);
 
-/* dc_lane_decode() - dc_lane_feed() and every event to @each. A non-zero return of @each stops and is
- * returned. */
+/* dc_lane_decode() - dc_lane_feed() and every event to @each. A non-zero return of @each stops and is returned. */
 int dc_lane_decode(struct dc_lane_decoder *d, const uint8_t *chunk, size_t bytes,
 		   int (*each)(void *arg, const struct dc_event *event), void *arg);
 
 /*
- * dc_event_format() - text of a DC_KIND_LOG event: its format with its arguments, as printf would have
- * written it at most @size bytes with the NUL. The format is a peer's: it is interpreted here, never handed
- * to printf as it is. Conversions without a fitting argument are written as they stand. Return: the length
- * the whole text would have.
+ * dc_event_format() - text of a DC_KIND_LOG event: its format with its arguments, as printf would have written it at
+ * most @size bytes with the NUL. The format is a peer's: it is interpreted here, never handed to printf as it is.
+ * Conversions without a fitting argument are written as they stand. Return: the length the whole text would have.
  */
 size_t dc_event_format(const struct dc_event *event, char *text, size_t size);
 
-/* dc_value_format() - one argument as text: 42, -1, 1.5, true, 0x7f.., the string, or <secret>. Return: as
- * above. */
+/* dc_value_format() - one argument as text: 42, -1, 1.5, true, 0x7f.., the string, or <secret>. Return: as above. */
 size_t dc_value_format(const struct dc_event *event, unsigned index, char *text, size_t size);

@@ -156,8 +156,7 @@ static void put_double(struct sink *s, const struct conversion *c, double v)
 
 #pragma GCC diagnostic pop
 
-/* What the C type named by the length modifier would have kept of @v; more bits than it has are kept and
- * shown. */
+/* What the C type named by the length modifier would have kept of @v; more bits than it has are kept and shown. */
 static uint64_t narrow(uint64_t v, const struct conversion *c)
 {
 	bool is_signed = c->letter == 'd' || c->letter == 'i';

@@ -9,8 +9,7 @@
 /*
  * dc_ring_check() - validate a copy of a ring's header completely
  * @copy: the reader's own copy, which cannot change any more
- * @file_bytes: how large the file really is (fstat), or @copy->file_bytes where the file is not at hand
- * (captures)
+ * @file_bytes: how large the file really is (fstat), or @copy->file_bytes where the file is not at hand (captures)
  * @ret_why: NULL, or set on failure to one line for people
  *
  * After 0 every table lies inside the file, none overlaps another, every capacity is at most its DC_*_MAX,

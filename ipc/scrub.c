@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A walk over the records of a chunk that copies them towards its start, leaving out what is to go. The
- * encoding is described in event.h; unlike the decoder this needs no time and no depth, only where each
- * record and argument ends.
+ * A walk over the records of a chunk that copies them towards its start, leaving out what is to go. The encoding is
+ * described in event.h; unlike the decoder this needs no time and no depth, only where each record and argument ends.
  *
  *     | header | copied ... |  free  | not yet walked ... |
  *                           out      at                   end
@@ -97,8 +96,7 @@ static int arguments(struct walk *w, const struct dc_site_info *site, const uint
 	return r;
 }
 
-/* arg_count:1 types:arg_count name_length:1 name. The types are kept aside: they are about to be copied over.
- */
+/* arg_count:1 types:arg_count name_length:1 name. The types are kept aside: they are about to be copied over. */
 static int inline_site(struct walk *w, uint8_t types[static DC_ARG_MAX], unsigned *ret_count)
 {
 	unsigned count;

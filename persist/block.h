@@ -28,10 +28,9 @@ void dc_block_seal(struct dc_block_header *h, const void *payload, uint64_t alig
  * After 0 the sizes are bounded: stored_bytes and plain_bytes <= DC_BLOCK_PLAIN_MAX, and header and payload
  * together <= next.
  *
- * Return: 0; -EBADMSG: not a header, or damaged (look for the next one at the next multiple of
- * DC_BLOCK_ALIGN); -ENODATA: a good header whose payload is cut off by the end of the file; -E2BIG: a good
- * header of a block larger than DC_BLOCK_PLAIN_MAX (skip it by next); -EPROTONOSUPPORT: a good header with
- * unknown flags (likewise).
+ * Return: 0; -EBADMSG: not a header, or damaged (look for the next one at the next multiple of DC_BLOCK_ALIGN);
+ * -ENODATA: a good header whose payload is cut off by the end of the file; -E2BIG: a good header of a block larger
+ * than DC_BLOCK_PLAIN_MAX (skip it by next); -EPROTONOSUPPORT: a good header with unknown flags (likewise).
  */
 int dc_block_check(const struct dc_block_header *h, uint64_t room);
 

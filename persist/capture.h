@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reading captures, raw or settled, whole or damaged. One reader for everything: info, show, export, settle,
- * scrub.
+ * Reading captures, raw or settled, whole or damaged. One reader for everything: info, show, export, settle, scrub.
  *
  *     struct dc_capture *c;
  *     r = dc_capture_open(path, &c);
@@ -10,8 +9,7 @@
  *     r = dc_cursor_open(c, &(struct dc_cut){ .from_ns = ..., .pid = ... }, &cur);
  *     while ((r = dc_cursor_next(cur, &e)) > 0) ...           // time-ordered over all lanes and processes
  *
- * Memory is bounded however large the file: blocks are read and decompressed when needed and kept in a small
- * cache.
+ * Memory is bounded however large the file: blocks are read and decompressed when needed and kept in a small cache.
  */
 #pragma once
 
@@ -34,9 +32,8 @@ struct dc_fault {
 /*
  * dc_capture_open() - open a capture and read its tables
  * A damaged or cut file opens as long as one whole block of it says it is a capture; see dc_capture_faults().
- * Return: 0; -ENODATA: not a capture or nothing whole in it; -EPROTONOSUPPORT: a format with incompatible
- * features this reader does not know; or another -errno of open and read. @ret_why, when not NULL, gets one
- * line for people.
+ * Return: 0; -ENODATA: not a capture or nothing whole in it; -EPROTONOSUPPORT: a format with incompatible features
+ * this reader does not know; or another -errno of open and read. @ret_why, when not NULL, gets one line for people.
  */
 int dc_capture_open(const char *path, struct dc_capture **ret_capture, char ret_why[static 160]);
 void dc_capture_close(struct dc_capture *c);
@@ -91,8 +88,7 @@ struct dc_cursor_event {
 
 /* Spans open at the left edge are delivered first, as DC_KIND_OPEN, with start and arguments. */
 int dc_cursor_open(struct dc_capture *c, const struct dc_cut *cut, struct dc_cursor **ret_cursor);
-/* Return: 1 and an event, 0 at the end, -errno. A chunk that does not parse is a fault of the capture, not an
- * error. */
+/* Return: 1 and an event, 0 at the end, -errno. A chunk that does not parse is a fault of the capture, not an error. */
 int dc_cursor_next(struct dc_cursor *cur, struct dc_cursor_event *ret_event);
 void dc_cursor_close(struct dc_cursor *cur);
 

@@ -145,8 +145,7 @@ static int chunk_append(struct dc_capture *c, const struct dc_chunk_ref *ref)
  * What a block says about its chunks: its entries, and their headers. A block of columns is not joined for
  * that: the headers stand near the front of it.
  */
-#define COLUMNS_FRONT_BYTES (128u << 10) /* what zstd gives in one piece; thousands of entries and headers   \
-					  */
+#define COLUMNS_FRONT_BYTES (128u << 10) /* what zstd gives in one piece; thousands of entries and headers */
 
 struct listing {
 	struct dc_chunks_block head;

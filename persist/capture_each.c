@@ -2,10 +2,9 @@
 /*
  * Every event of a process, and what they add up to.
  *
- * Chunks are taken in the order of the file, so that each block is read once, with one decoder per lane. That
- * is also the order of each lane, as everything that writes captures goes forward in time; where a file has
- * it otherwise, lanes are taken one after the other instead, which is right in any case but may read blocks
- * more than once.
+ * Chunks are taken in the order of the file, so that each block is read once, with one decoder per lane. That is also
+ * the order of each lane, as everything that writes captures goes forward in time; where a file has it otherwise,
+ * lanes are taken one after the other instead, which is right in any case but may read blocks more than once.
  */
 #include <errno.h>
 #include <stdlib.h>

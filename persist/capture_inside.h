@@ -8,10 +8,9 @@
  *   capture_each.c    every event of a process; totals
  *   cursor.c          events of all lanes merged by time
  *
- * The file belongs to others, who may cut or change it at any moment: it is read by pread, never mapped, and
- * what was read is checked before it is used. Every table that grows with the file has a bound (the *_MAX
- * below), so that a small hostile file cannot ask for much memory; beyond one, the rest of the file is a
- * fault.
+ * The file belongs to others, who may cut or change it at any moment: it is read by pread, never mapped, and what was
+ * read is checked before it is used. Every table that grows with the file has a bound (the *_MAX below), so that a
+ * small hostile file cannot ask for much memory; beyond one, the rest of the file is a fault.
  */
 #pragma once
 

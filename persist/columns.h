@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Chunks as columns: what makes a settled capture small. The payload of a CHUNKS block goes in, that of a
- * COLUMNS block comes out (and is then compressed); dc_columns_join() gives back the CHUNKS payload, byte for
- * byte.
+ * Chunks as columns: what makes a settled capture small. The payload of a CHUNKS block goes in, that of a COLUMNS
+ * block comes out (and is then compressed); dc_columns_join() gives back the CHUNKS payload, byte for byte.
  *
  * This is a pure matter of storage: it never fails on odd bytes. What does not look like the recorder's own
  * encoding is kept as it stands. Layout and reasons are in columns.c and FORMAT.md.

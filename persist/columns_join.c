@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * COLUMNS → CHUNKS. In the way of everybody who reads a settled capture, so it has to be fast: about 3 ns an
- * event.
+ * COLUMNS → CHUNKS. In the way of everybody who reads a settled capture, so it has to be fast: about 3 ns an event.
  *
- * Two things make it so. Stores are whole words that the next ones overlap, as in the recorder, so no loop
- * runs over bytes. And bounds are not looked at where they cannot be passed: all planes of a shape have as
- * many entries as the shape has events, so one comparison covers all its columns; ops and escapes end
- * together with them because their counts add up; and the output has room for one largest event behind its
- * end.
+ * Two things make it so. Stores are whole words that the next ones overlap, as in the recorder, so no loop runs over
+ * bytes. And bounds are not looked at where they cannot be passed: all planes of a shape have as many entries as the
+ * shape has events, so one comparison covers all its columns; ops and escapes end together with them because their
+ * counts add up; and the output has room for one largest event behind its end.
  */
 #include "persist/columns.h"
 

@@ -3,9 +3,8 @@
  * CHUNKS → COLUMNS, in three steps: parse all chunks into ops and one flat list of numbers, in the order of
  * events; deal the numbers out to one list per column; write each column in whichever form is smaller.
  *
- * Parsing (columns_parse.c) is for storage, not for meaning: a record is taken apart only if putting it
- * together again, by the recorder's own rule of the fewest bytes, gives the same bytes. Everything else is an
- * escape.
+ * Parsing (columns_parse.c) is for storage, not for meaning: a record is taken apart only if putting it together
+ * again, by the recorder's own rule of the fewest bytes, gives the same bytes. Everything else is an escape.
  */
 #include "persist/columns.h"
 

@@ -29,8 +29,7 @@ int dc_decompress(struct dc_decompressor *d, const void *from, size_t bytes, voi
 
 /*
  * dc_decompress_prefix() - as much of a frame as fits @room, for a look at the head of a block
- * Return: 0 and the bytes written, which are fewer than @room only at the end of the frame; -EBADMSG,
- * -ENOMEM.
+ * Return: 0 and the bytes written, which are fewer than @room only at the end of the frame; -EBADMSG, -ENOMEM.
  */
 int dc_decompress_prefix(struct dc_decompressor *d, const void *from, size_t bytes, void *to, size_t room,
 			 size_t *ret_bytes);

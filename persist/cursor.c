@@ -36,8 +36,7 @@ struct cursor_lane {
 	struct dc_event event;
 };
 
-/* A span that is open at the left edge. The decoder forgets a site that came with its event; here it is kept.
- */
+/* A span that is open at the left edge. The decoder forgets a site that came with its event; here it is kept. */
 struct edge_span {
 	struct dc_event event;
 	bool set;

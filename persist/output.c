@@ -156,8 +156,7 @@ static void start(struct dc_output *o)
 	o->flying++;
 }
 
-/* Keeps the disk busy without waiting for it. pwrite always waits: so one for each that was sent, and one
- * more. */
+/* Keeps the disk busy without waiting for it. pwrite always waits: so one for each that was sent, and one more. */
 static void pump(struct dc_output *o)
 {
 	if (!o->uring) {
@@ -244,9 +243,8 @@ static int map_buffers(struct dc_output *o)
 }
 
 /*
- * O_DIRECT is set afterwards: with it, open() of a file system that refuses would leave an empty file behind.
- * Without it io_uring has nothing to give: its buffered writes that would block go to a thread of the
- * kernel's.
+ * O_DIRECT is set afterwards: with it, open() of a file system that refuses would leave an empty file behind. Without
+ * it io_uring has nothing to give: its buffered writes that would block go to a thread of the kernel's.
  */
 static void choose_method(struct dc_output *o, uint32_t flags)
 {

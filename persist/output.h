@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A file written front to back through a few large buffers: while the disk takes some, the caller fills the
- * next.
+ * A file written front to back through a few large buffers: while the disk takes some, the caller fills the next.
  *
  *     fill ──► send ──► (waiting) ──► in flight ──► (done) ──► fill ...
  *
@@ -40,8 +39,7 @@ void dc_output_expect(struct dc_output *o, uint64_t bytes);
 #define DC_OUTPUT_SPARE_MAX 256u
 void dc_output_hurry(struct dc_output *o, bool hurry);
 
-/* The buffer to fill, page-aligned; waits when none is free. The same one until it is sent. NULL: see error.
- */
+/* The buffer to fill, page-aligned; waits when none is free. The same one until it is sent. NULL: see error. */
 void *dc_output_buffer(struct dc_output *o);
 /* Append the first @bytes of it to the file. Return: 0, or the first error. */
 int dc_output_send(struct dc_output *o, size_t bytes);

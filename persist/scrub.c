@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Scrubbing goes through the reader: blocks that say who and when are copied, chunks are joined where they
- * are columns, scrubbed one by one (ipc/scrub.c) and written as a raw capture, which is settled again if it
- * was.
+ * Scrubbing goes through the reader: blocks that say who and when are copied, chunks are joined where they are
+ * columns, scrubbed one by one (ipc/scrub.c) and written as a raw capture, which is settled again if it was.
  *
  *     FILE (settled = 0)  INCIDENT  { PROCESS TABLES CHUNKS... LOSS } ...  END
  *

@@ -7,12 +7,11 @@
  *   FILE                      the same capture_id and created_ns, settled = 1
  *   INCIDENT PROCESS LOSS     the same bytes, also of block types this version does not know
  *   TABLES                    those that count, compressed
- *   CHUNKS                    COLUMNS: the chunks of a process in the order of their start, about 1 MiB a
- * block INDEX END                 made anew; END says how many faults the raw file had
+ *   CHUNKS                    COLUMNS: the chunks of a process in the order of their start, about 1 MiB a block
+ *   INDEX END                 made anew; END says how many faults the raw file had
  *
- * Chunks stand in the order of time because that is how captures are read: a reader that merges all lanes
- * goes through the file once, front to back, and one that wants a minute of it asks the index which blocks to
- * read.
+ * Chunks stand in the order of time because that is how captures are read: a reader that merges all lanes goes
+ * through the file once, front to back, and one that wants a minute of it asks the index which blocks to read.
  *
  * Every COLUMNS block is joined again and compared before it is written: the raw file, which is the evidence,
  * is about to be replaced. Should they ever differ, the chunks are kept as they are.
@@ -339,9 +338,8 @@ static int read_file_block(struct dc_capture *c, struct dc_file_block *ret_file)
 }
 
 /*
- * Nothing that is whole may be left behind: chunks of a process whose tables are lost, chunks stored in a way
- * that only settled files use, or more than the reader takes. Then the raw file is worth more than a settled
- * one.
+ * Nothing that is whole may be left behind: chunks of a process whose tables are lost, chunks stored in a way that
+ * only settled files use, or more than the reader takes. Then the raw file is worth more than a settled one.
  */
 static int check_chunks(const struct dc_capture *c)
 {

@@ -59,8 +59,7 @@ int dc_uring_write(struct dc_uring *u, unsigned index, size_t bytes, uint64_t of
 	else
 		io_uring_prep_write(sqe, u->fd, u->buffers[index].iov_base, (unsigned)bytes, offset);
 	io_uring_sqe_set_data64(sqe, index);
-	/* A refused entry stays queued and goes with the next submit, so try again rather than prepare it
-	 * twice. */
+	/* A refused entry stays queued and goes with the next submit, so try again rather than prepare it twice. */
 	do
 		r = io_uring_submit(&u->ring);
 	while (r == -EINTR);

@@ -30,6 +30,5 @@ int dc_uring_write(struct dc_uring *u, unsigned index, size_t bytes, uint64_t of
 /* Whether dc_uring_wait() would return at once. */
 bool dc_uring_ready(struct dc_uring *u);
 
-/* Wait for one write to end. *@ret_result: bytes written, maybe fewer than asked for, or -errno. Return: 0,
- * -errno. */
+/* Wait for one write to end. *@ret_result: bytes written, maybe fewer than asked for, or -errno. Return: 0, -errno. */
 int dc_uring_wait(struct dc_uring *u, unsigned *ret_index, int *ret_result);

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How long it takes from a trigger until the past is on disk, what that costs the program that is recorded,
- * and what is lost. Captures are made as the watcher makes them (trigger/save.h), each in a process of its
- * own.
+ * How long it takes from a trigger until the past is on disk, what that costs the program that is recorded, and what
+ * is lost. Captures are made as the watcher makes them (trigger/save.h), each in a process of its own.
  *
  *     bench_capture [--json] [--rounds N] [--dir DIR]        dir: where captures and dd write, /var/tmp
  *
@@ -219,8 +218,7 @@ static void save(struct dc_ring *ring, uint32_t flags, int64_t last_ns, struct r
 	dc_save_free(s);
 }
 
-/* In a child, so that its memory is that of one capture. @check: read the file afterwards, in yet another
- * one. */
+/* In a child, so that its memory is that of one capture. @check: read the file afterwards, in yet another one. */
 static struct result capture(uint32_t flags, int64_t last_ns, bool check)
 {
 	static struct result *shared;
@@ -329,8 +327,7 @@ static void measure_stopped(struct bench_report *r)
 	bench_figure(r, "stopped_ms", median(&s), "ms", "capture of a SIGSTOPped process; bar 300");
 }
 
-/* Two threads at 5 M events/s together. The window asked for is one the ring holds: all of it must be there.
- */
+/* Two threads at 5 M events/s together. The window asked for is one the ring holds: all of it must be there. */
 static void measure_paced(struct bench_report *r, int rounds)
 {
 	static struct series rss;
@@ -396,8 +393,7 @@ static struct moment moment_now(void)
 			       (double)produced()};
 }
 
-/* One thread flat out, a CPU left for who captures: its rate during captures against just before and after.
- */
+/* One thread flat out, a CPU left for who captures: its rate during captures against just before and after. */
 static void measure_kept(struct bench_report *r, int rounds)
 {
 	static struct series wall, cpu;

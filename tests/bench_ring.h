@@ -19,8 +19,7 @@ struct bench_ring {
 void bench_ring_open(struct bench_ring *ret_ring);
 void bench_ring_close(struct bench_ring *ring);
 
-/* Every event in the ring, lane by lane, each lane in order. Exits with a message when a chunk does not
- * parse. */
+/* Every event in the ring, lane by lane, each lane in order. Exits with a message when a chunk does not parse. */
 void bench_ring_each(const struct bench_ring *ring, int (*each)(void *arg, const struct dc_event *event),
 		     void *arg);
 

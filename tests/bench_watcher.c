@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the watcher costs while nothing happens: a hundred recorded processes that record an event now and
- * then.
+ * What the watcher costs while nothing happens: a hundred recorded processes that record an event now and then.
  *
  *     bench_watcher [--json] [--seconds N]        20
  *

@@ -26,8 +26,7 @@ struct capture_maker {
 	/* Called behind each process's PROCESS block, to write its maps, samples and stacks; NULL: none. */
 	int (*stacks)(struct dc_writer *w, uint32_t process, void *arg);
 	uint64_t lost_overwritten; /* into the LOSS block of process 0, lane 0 */
-	/* Called after the first pass over the rings, to let events happen before a second one; NULL: one
-	 * pass. */
+	/* Called after the first pass over the rings, to let events happen before a second one; NULL: one pass. */
 	void (*between)(void *arg);
 	void *arg;
 };
@@ -35,7 +34,6 @@ struct capture_maker {
 /* 0 or -errno. */
 int capture_maker_write(const struct capture_maker *m);
 
-/* Makes a directory below $TMPDIR or /tmp and gives its name; the caller frees it with capture_maker_rmdir().
- */
+/* Makes a directory below $TMPDIR or /tmp and gives its name; the caller frees it with capture_maker_rmdir(). */
 char *capture_maker_mkdir(void);
 void capture_maker_rmdir(char *dir);

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Any bytes as a capture file. Checksums always match here (DC_BLOCK_UNCHECKED), so that what is changed gets
- * past them and reaches what they protect. Held to: no crash and no byte out of bounds (the sanitizer),
- * memory in bounds (libFuzzer's limit), texts of events and tables that can be read to their end, two
- * readings that say the same.
+ * Any bytes as a capture file. Checksums always match here (DC_BLOCK_UNCHECKED), so that what is changed gets past
+ * them and reaches what they protect. Held to: no crash and no byte out of bounds (the sanitizer), memory in bounds
+ * (libFuzzer's limit), texts of events and tables that can be read to their end, two readings that say the same.
  */
 #define DC_BLOCK_UNCHECKED
 #include "persist/block.c"

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Any bytes as columns: joined or refused, never out of bounds. And as a chunk: split and joined, the same
- * again.
+ * Any bytes as columns: joined or refused, never out of bounds. And as a chunk: split and joined, the same again.
  */
 #include <stdint.h>
 #include <stdlib.h>

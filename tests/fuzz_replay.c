@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * main() of a fuzzer where libFuzzer is not: every build (gcc, sanitizers) replays the kept corpus, so that
- * what was found once stays fixed. A corpus that is missing or empty fails: a replay of nothing claims
- * nothing.
+ * main() of a fuzzer where libFuzzer is not: every build (gcc, sanitizers) replays the kept corpus, so that what was
+ * found once stays fixed. A corpus that is missing or empty fails: a replay of nothing claims nothing.
  */
 #include <dirent.h>
 #include <errno.h>

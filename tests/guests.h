@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * For tests of the guest: programs that record, run in processes of their own, and what their rings say
- * afterwards.
+ * For tests of the guest: programs that record, run in processes of their own, and what their rings say afterwards.
  *
  *     static void app(void *arg) { DC_INSTANT("hello", "n", 1); }
  *
- *     guest_run(app, NULL)           forks; the child records into a private directory below /dev/shm and
- * exits guest_rings(&rings)            the rings that stand there now, decoded: rings.ring[0].event[0].text
- * is "n=1" guest_clean()                  both gone
+ *     guest_run(app, NULL)      forks; the child records into a private directory below /dev/shm and exits
+ *     guest_rings(&rings)       the rings that stand there now, decoded: rings.ring[0].event[0].text is "n=1"
+ *     guest_clean()             both gone
  *
  * The test process itself never records, so every child starts as a program does: without a ring. libdashcam,
  * libc and ipc/'s decoder only, so that musl and the cross build run the same tests.

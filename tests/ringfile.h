@@ -48,9 +48,8 @@ uint64_t ringfile_now(const struct ringfile *r); /* units */
 
 void ringfile_writer_init(struct ringfile_writer *w, struct ringfile *r, uint32_t lane);
 /*
- * One event of 8 payload bytes: an INSTANT (tag, 1-byte delta of 1 unit, site 1) followed by a site argument
- * that holds the low 3 bytes of its running number. Claims a chunk when needed. Return: false when no chunk
- * was free.
+ * One event of 8 payload bytes: an INSTANT (tag, 1-byte delta of 1 unit, site 1) followed by a site argument that
+ * holds the low 3 bytes of its running number. Claims a chunk when needed. Return: false when no chunk was free.
  */
 bool ringfile_event(struct ringfile_writer *w);
 void ringfile_seal(struct ringfile_writer *w);

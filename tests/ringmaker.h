@@ -11,8 +11,8 @@
  *     struct ring_maker *m = ring_maker_new(8192, 64, 8);           a whole ring, in memory
  *     uint16_t site = ring_maker_site(m, &(struct maker_site){ .name = "db.query", ... });
  *     uint32_t lane = ring_maker_lane(m, 100, "worker");
- *     ring_maker_event(m, lane, DC_KIND_BEGIN, 1000, site, args, 1);     switches chunks by itself, with OPEN
- * copies ring_maker_write(m, "/tmp/x.ring");
+ *     ring_maker_event(m, lane, DC_KIND_BEGIN, 1000, site, args, 1);     switches chunks by itself, with OPEN copies
+ *     ring_maker_write(m, "/tmp/x.ring");
  *
  * Misuse (a full pool, a bad argument) aborts: this is test code.
  */
@@ -92,8 +92,7 @@ void chunk_maker_init(struct chunk_maker *c, const struct chunk_maker_opts *opts
 /* OPEN; counted in the header's opens. */
 void chunk_maker_open(struct chunk_maker *c, uint64_t start_units, uint16_t depth, uint16_t site,
 		      const struct maker_arg *args, unsigned count);
-/* BEGIN INSTANT COUNTER LOG ASYNC_* TRIGGER. All that take @units write a TIME record when the delta needs
- * one. */
+/* BEGIN INSTANT COUNTER LOG ASYNC_* TRIGGER. All that take @units write a TIME record when the delta needs one. */
 void chunk_maker_event(struct chunk_maker *c, unsigned kind, uint64_t units, uint16_t site,
 		       const struct maker_arg *args, unsigned count);
 /* The same with a site that is not in the table. */
@@ -126,8 +125,7 @@ struct maker_site {
 
 struct ring_maker;
 
-/* @chunk_bytes: 4096 to 32768; @chunk_cap: chunks; @lane_cap: lanes. Clock CLOCK_MONOTONIC, tick_shift 0, pid
- * 4242. */
+/* @chunk_bytes: 4096 to 32768; @chunk_cap: chunks; @lane_cap: lanes. Clock CLOCK_MONOTONIC, tick_shift 0, pid 4242. */
 struct ring_maker *ring_maker_new(uint32_t chunk_bytes, uint32_t chunk_cap, uint32_t lane_cap);
 void ring_maker_free(struct ring_maker *m);
 
@@ -152,12 +150,10 @@ void ring_maker_trigger(struct ring_maker *m, uint64_t tick, uint32_t tid, uint1
 void ring_maker_event(struct ring_maker *m, uint32_t lane, unsigned kind, uint64_t units, uint16_t site,
 		      const struct maker_arg *args, unsigned count);
 void ring_maker_end(struct ring_maker *m, uint32_t lane, uint64_t units);
-/* For records the two above have not: a chunk with room for the largest. Call ring_maker_put() after writing
- * it. */
+/* For records the two above have not: a chunk with room for the largest. Call ring_maker_put() after writing it. */
 struct chunk_maker *ring_maker_open_chunk(struct ring_maker *m, uint32_t lane, uint64_t units);
 void ring_maker_put(struct ring_maker *m, uint32_t lane);
-/* Seals the lane's chunk, as if its thread had exited and the chunk were full; the next event takes another.
- */
+/* Seals the lane's chunk, as if its thread had exited and the chunk were full; the next event takes another. */
 void ring_maker_seal(struct ring_maker *m, uint32_t lane);
 
 /* Events written, the overwritten ones included. */

@@ -260,8 +260,7 @@ static void rest(void *arg)
 	NEED(errno == 4711);
 }
 
-/* Claim: flows, trace contexts, stacks, triggers and thread names arrive; malformed contexts do not; errno
- * stays. */
+/* Claim: flows, trace contexts, stacks, triggers and thread names arrive; malformed contexts do not; errno stays. */
 static void test_rest(void **state)
 {
 	static struct guest_rings rings;
@@ -326,8 +325,7 @@ static void nesting(void *arg)
 	NEED(stats.dropped == 0);
 }
 
-/* Claim: an end closes what lies above it, marked as implied; an end too many is counted and records nothing.
- */
+/* Claim: an end closes what lies above it, marked as implied; an end too many is counted and records nothing. */
 static void test_nesting(void **state)
 {
 	static struct guest_rings rings;
@@ -428,8 +426,7 @@ static void start_stop(void *arg)
 	NEED(dc_stats(&stats) == -EINVAL);
 }
 
-/* Claim: dc_stop() and dc_start() switch the same ring off and on; options and statistics are what they say.
- */
+/* Claim: dc_stop() and dc_start() switch the same ring off and on; options and statistics are what they say. */
 static void test_start_stop(void **state)
 {
 	static struct guest_rings rings;

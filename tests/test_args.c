@@ -231,8 +231,7 @@ static void check_option(const struct command *c, const struct option *o)
 	}
 }
 
-/* The tables themselves: names once, defaults that parse, texts in the agreed shape, help within 100 columns.
- */
+/* The tables themselves: names once, defaults that parse, texts in the agreed shape, help within 100 columns. */
 static void test_tables(void **state)
 {
 	char *text, why[256];

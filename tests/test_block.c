@@ -28,8 +28,7 @@ static void resum(struct dc_block_header *h)
 
 static void test_sealed_block_passes(void **state)
 {
-	/* What was sealed is believed, at both alignments, and the next block is at the next aligned offset.
-	 */
+	/* What was sealed is believed, at both alignments, and the next block is at the next aligned offset. */
 	struct dc_block_header h = sealed(1000, DC_BLOCK_ALIGN);
 
 	(void)state;

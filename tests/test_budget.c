@@ -24,8 +24,7 @@ static struct dc_budget *make(int64_t cooldown_ns, uint32_t per_hour)
 
 static void test_cooldown(void **state)
 {
-	/* Between two captures of a rule lies the cool-down; the first comes at once, whatever the clock
-	 * says. */
+	/* Between two captures of a rule lies the cool-down; the first comes at once, whatever the clock says. */
 	struct dc_budget *b = make(10 * SECOND, 0);
 	uint32_t s = 77;
 
@@ -90,8 +89,7 @@ static void test_rules_and_users_are_apart(void **state)
 
 static void test_rules_are_bounded(void **state)
 {
-	/* With more rules than the table holds the one used longest ago is forgotten, the others keep their
-	 * state. */
+	/* With more rules than the table holds the one used longest ago is forgotten, the others keep their state. */
 	struct dc_budget *b = make(HOUR, 0);
 	uint32_t s;
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Claims about the reader of captures (persist/capture*.c): what was written comes back, whole and damaged.
- */
+/* Claims about the reader of captures (persist/capture*.c): what was written comes back, whole and damaged. */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -45,8 +44,7 @@ static int teardown(void **state)
 
 #define LANES 3
 
-/* Lanes with spans, texts and counters, interleaved in time; @chunks small ones; events start at @at, one per
- * unit. */
+/* Lanes with spans, texts and counters, interleaved in time; @chunks small ones; events start at @at, one per unit. */
 static struct ring_maker *make_ring(uint32_t chunks, unsigned events, uint64_t at)
 {
 	struct ring_maker *m = ring_maker_new(4096, chunks, LANES);
@@ -199,8 +197,7 @@ static bool contains(const struct prints *sorted, uint64_t print)
 	return bsearch(&print, sorted->print, sorted->count, sizeof print, by_value) != NULL;
 }
 
-/* Everything written comes back once, in the order of time over all lanes and processes, with all that is
- * known. */
+/* Everything written comes back once, in the order of time over all lanes and processes, with all that is known. */
 static void test_whole(void **state)
 {
 	(void)state;
@@ -329,8 +326,7 @@ static void test_filters(void **state)
 	ring_maker_free(rings[1]);
 }
 
-/* Spans open at the left edge come first, with start and arguments, however old and however many chunks ago.
- */
+/* Spans open at the left edge come first, with start and arguments, however old and however many chunks ago. */
 static void test_left_edge(void **state)
 {
 	(void)state;
@@ -653,8 +649,7 @@ static void test_cut_anywhere(void **state)
 	free(p.print);
 }
 
-/* Any byte flipped: one block is lost at most, every other one is read, nothing is made up, and the damage is
- * told. */
+/* Any byte flipped: one block is lost at most, every other one is read, nothing is made up, and the damage is told. */
 static void test_flip_anywhere(void **state)
 {
 	(void)state;

@@ -161,8 +161,7 @@ static void test_few(void **state)
 	assert_int_equal(dc_clock_units(&c, EPOCH + 6000), 6000);
 }
 
-/* Units as large as they come, and realtimes of either end, give something and do no harm (UBSan looks on).
- */
+/* Units as large as they come, and realtimes of either end, give something and do no harm (UBSan looks on). */
 static void test_extremes(void **state)
 {
 	(void)state;

@@ -40,8 +40,7 @@ static uint8_t *exact(const void *from, size_t bytes)
 	return copy;
 }
 
-/* Splits and joins, and demands the same bytes. Return: bytes of the columns; *@ret_head what was made of
- * them. */
+/* Splits and joins, and demands the same bytes. Return: bytes of the columns; *@ret_head what was made of them. */
 static size_t round_trip(const uint8_t *payload, size_t bytes, struct dc_columns_head *ret_head)
 {
 	uint8_t *joined = malloc(bytes + DC_COLUMNS_SLACK);
@@ -155,8 +154,7 @@ static unsigned add_sites(struct ring_maker *ring, struct maker_site *made)
 	return n;
 }
 
-/* Events of every type of argument, of all widths, short and long texts, NULL, dropped; flows, stacks and
- * all. */
+/* Events of every type of argument, of all widths, short and long texts, NULL, dropped; flows, stacks and all. */
 static void make_all(struct list *list, unsigned events)
 {
 	struct ring_maker *ring = ring_maker_new(8192, events / 20 + 64, 2);
@@ -285,8 +283,7 @@ static void add_random_chunk(struct list *list, const struct list *like)
 
 static void test_any_bytes_round_trip(void **state)
 {
-	/* Lossless for any input: damaged chunks, cut ones, noise, empty ones, shorter than a chunk header.
-	 */
+	/* Lossless for any input: damaged chunks, cut ones, noise, empty ones, shorter than a chunk header. */
 	struct list like = {0};
 
 	(void)state;
@@ -339,8 +336,7 @@ static void try_join(const uint8_t *columns, size_t bytes)
 
 static void test_hostile_columns_stay_inside(void **state)
 {
-	/* Every byte of the tables changed, thousands elsewhere, every cut: refused or joined, never out of
-	 * bounds. */
+	/* Every byte of the tables changed, thousands elsewhere, every cut: refused or joined, never out of bounds. */
 	struct list list = {0};
 	struct dc_columns_head head;
 	struct dc_chunks_block block;

@@ -88,8 +88,7 @@ static void *ask(void *arg)
 
 static void test_request_and_replies(void **state)
 {
-	/* A request arrives as it was sent, with the peer the kernel names; all replies come back in order.
-	 */
+	/* A request arrives as it was sent, with the peer the kernel names; all replies come back in order. */
 	static struct asking a;
 	pthread_t thread;
 

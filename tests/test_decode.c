@@ -324,8 +324,7 @@ static void test_gap_and_open(void **state)
 	assert_int_equal(decoder.events, 3);
 }
 
-/* In a chunk that follows the one before, OPEN records say nothing new: they are skipped and the begin stays
- * known. */
+/* In a chunk that follows the one before, OPEN records say nothing new: they are skipped and the begin stays known. */
 static void test_following_chunk(void **state)
 {
 	(void)state;
@@ -477,8 +476,7 @@ static void test_bad_sites(void **state)
 	}
 }
 
-/* Spans deeper than the decoder remembers are counted; their ends come as not known, the outer ones as known.
- */
+/* Spans deeper than the decoder remembers are counted; their ends come as not known, the outer ones as known. */
 static void test_deep(void **state)
 {
 	(void)state;
@@ -501,8 +499,7 @@ static void test_deep(void **state)
 	}
 }
 
-/* What the callback returns stops the decoding and is returned; the rest can still be had with
- * dc_lane_next(). */
+/* What the callback returns stops the decoding and is returned; the rest can still be had with dc_lane_next(). */
 static void test_callback_stops(void **state)
 {
 	(void)state;

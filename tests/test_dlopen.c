@@ -34,8 +34,7 @@ static void load_often(void *arg)
 	NEED(before.sites == after.sites);
 }
 
-/* Claim: 10,000 loads of an instrumented library add one site and one module, and its events keep their
- * names. */
+/* Claim: 10,000 loads of an instrumented library add one site and one module, and its events keep their names. */
 static void test_load_often(void **state)
 {
 	static struct guest_rings rings;
@@ -75,8 +74,7 @@ static void many_sites(void *arg)
 	DC_INSTANT("level");
 }
 
-/* Claim: events of sites beyond a full table carry their names and arguments; their spans nest as all others
- * do. */
+/* Claim: events of sites beyond a full table carry their names and arguments; their spans nest as all others do. */
 static void test_many_sites(void **state)
 {
 	static struct guest_rings rings;
@@ -121,8 +119,7 @@ static size_t with_text(const struct guest_ring *r, unsigned kind, const char *n
 	return n;
 }
 
-/* Claim: control words written from outside switch a site off, throttle it to one of 2^n, and on again, at
- * once. */
+/* Claim: control words written from outside switch a site off, throttle it to one of 2^n, and on again, at once. */
 static void test_switches(void **state)
 {
 	static struct guest_rings rings;

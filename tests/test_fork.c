@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * New processes: whatever way they come about, a child that records has a ring of its own with its parent's
- * switches and site ids, a child that does not has none, and the parent's ring never holds an event of a
- * child.
+ * New processes: whatever way they come about, a child that records has a ring of its own with its parent's switches
+ * and site ids, a child that does not has none, and the parent's ring never holds an event of a child.
  */
 #include "tests/guests.h"
 
@@ -77,8 +76,7 @@ static void fork_plain(void *arg)
 	DC_END(open);
 }
 
-/* Claim: a forked child has its own ring, its parent's site ids and switches; one that records nothing has
- * none. */
+/* Claim: a forked child has its own ring, its parent's site ids and switches; one that records nothing has none. */
 static void test_fork(void **state)
 {
 	static struct guest_rings rings;
@@ -201,8 +199,7 @@ static void fork_from_handler(void *arg)
 	}
 }
 
-/* Claim: a handler may fork in the middle of an event; the child may record at once and may go back to the
- * event. */
+/* Claim: a handler may fork in the middle of an event; the child may record at once and may go back to the event. */
 static void test_fork_from_handler(void **state)
 {
 	static struct guest_rings rings;
@@ -298,8 +295,7 @@ static void spawn_others(void *arg)
 	}
 }
 
-/* Claim: posix_spawn and vfork leave the parent's ring whole; events of a vfork child before exec are in it.
- */
+/* Claim: posix_spawn and vfork leave the parent's ring whole; events of a vfork child before exec are in it. */
 static void test_spawn(void **state)
 {
 	static struct guest_rings rings;

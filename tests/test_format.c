@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The worked example of persist/FORMAT.md is what the code writes. A dump in the document is a fenced block
- * whose lines are an offset, bytes, and words after '|'; the first one is a capture, the second the columns
- * of its chunk.
+ * The worked example of persist/FORMAT.md is what the code writes. A dump in the document is a fenced block whose
+ * lines are an offset, bytes, and words after '|'; the first one is a capture, the second the columns of its chunk.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -98,8 +98,7 @@ static void test_escapes(void **state)
 	expect_quoted("", 0, "\"\"");
 }
 
-/* What is not UTF-8 becomes U+FFFD, byte by byte: overlong forms, surrogates, cut sequences, beyond U+10FFFF.
- */
+/* What is not UTF-8 becomes U+FFFD, byte by byte: overlong forms, surrogates, cut sequences, beyond U+10FFFF. */
 static void test_not_utf8(void **state)
 {
 	(void)state;
@@ -111,8 +110,7 @@ static void test_not_utf8(void **state)
 	expect_quoted("x\x80y", 3, "\"x\\ufffdy\"");
 }
 
-/* utf8_length() agrees with the definition over every code point, and no sequence is longer than what is
- * there. */
+/* utf8_length() agrees with the definition over every code point, and no sequence is longer than what is there. */
 static void test_utf8_exhaustive(void **state)
 {
 	(void)state;

@@ -4,31 +4,31 @@
  * x86 and qemu do not show these reorderings, so a missing fence passes every other test; here it does not.
  *
  * THE MACHINE. One memory that all see alike (as x86-64 and aarch64 have: multi-copy atomic), and
- *   stores   go into their thread's buffer and leave it for memory in any order, except that stores to one
- * place keep their order, a release store leaves after everything before it, and nothing behind a release
- * fence leaves before all that stands in front of it. No bound on how late. cas      reads memory, and its
- * own store goes through the buffer too: an acquire orders what follows after the *read* only (ldaxr/stxr,
- * casa). Until it has left, nobody else's compare-exchange gets at that place. loads    of the reader that no
- * acquire fence separates happen in any order, whatever the program text says.
+ *
+ *   stores   go into their thread's buffer and leave it for memory in any order, except that stores to one place keep
+ *            their order, a release store leaves after everything before it, and nothing behind a release fence leaves
+ *            before all that stands in front of it. No bound on how late.
+ *   cas      reads memory, and its own store goes through the buffer too: an acquire orders what follows after the *read*
+ *            only (ldaxr/stxr, casa). Until it has left, nobody else's compare-exchange gets at that place.
+ *   loads    of the reader that no acquire fence separates happen in any order, whatever the program text says.
  *
  * A store is issued as early as its program allows, which only adds behaviours: what others see is when it
  * leaves. A thread may stop for ever at any point (no fairness is assumed), so "killed here" is among the
  * paths; its buffer may or may not have drained.
  *
- * THE PROGRAM. Two writers with a pool of two or three chunks; each claims, writes header, copy of an open
- * span, events of two words and their commits, claims the next, seals the old one: dc_chunk_claim(),
- * install(), dc_commit_(). One reader comes at any moment and copies chunk 0, as snapshot.c does. State words
- * are built with the functions of ipc/ring.h. Chunks are alike until somebody claims one, so what holds for
- * chunk 0 holds for all; of the others only claim and seal are simulated, which is all that anybody but their
- * owner ever sees of them.
+ * THE PROGRAM. Two writers with a pool of two or three chunks; each claims, writes header, copy of an open span,
+ * events of two words and their commits, claims the next, seals the old one: dc_chunk_claim(), install(),
+ * dc_commit_(). One reader comes at any moment and copies chunk 0, as snapshot.c does. State words are built with the
+ * functions of ipc/ring.h. Chunks are alike until somebody claims one, so what holds for chunk 0 holds for all; of
+ * the others only claim and seal are simulated, which is all that anybody but their owner ever sees of them.
  *
  * THE CLAIMS, checked in every reachable state
  *   exact      what the reader keeps is byte for byte what was committed under that generation
  *   one owner  a chunk is claimed only after its last owner let go of it
  *   no loss    what was committed before the reader came is kept by it, or its chunk was claimed again
- *   times      a sealed chunk is never taken for older than it is (the reader skips what is older than the
- * window) numbers    when all is quiet, header and event count of each writer's last chunk add up to all it
- * ever committed, and every chunk holds what its last owner put there
+ *   times      a sealed chunk is never taken for older than it is (the reader skips what is older than the window)
+ *   numbers    when all is quiet, header and event count of each writer's last chunk add up to all it ever committed,
+ *              and every chunk holds what its last owner put there
  *
  * And each rule of the protocol is broken once, to see that the checker notices: a check that cannot fail
  * proves nothing. States seen are remembered by 64-bit fingerprints; at some 10^6 states one is mistaken for
@@ -116,8 +116,7 @@ struct reader {
 	uint64_t done;   /* bit mask of LOOK_*; 0: not come yet */
 };
 
-/* Who claimed a chunk under a generation, and with which running number it begins: what readers should find.
- */
+/* Who claimed a chunk under a generation, and with which running number it begins: what readers should find. */
 struct claim {
 	uint8_t writer;
 	uint8_t first;
@@ -325,8 +324,7 @@ static bool none_claimable(const struct setting *t, const struct model *m, unsig
 	return true;
 }
 
-/* The compiler may move a store of the new owner before a relaxed compare-exchange that is going to succeed.
- */
+/* The compiler may move a store of the new owner before a relaxed compare-exchange that is going to succeed. */
 static void foresee(struct model *m, unsigned writer, unsigned chunk)
 {
 	struct writer *w = &m->writers[writer];

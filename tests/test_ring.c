@@ -102,8 +102,7 @@ static void test_look_clamps(void **state)
 
 static void test_layout_is_the_one_of_open(void **state)
 {
-	/* A guest that moves its tables after they were validated changes nothing for us, not even in TABLES.
-	 */
+	/* A guest that moves its tables after they were validated changes nothing for us, not even in TABLES. */
 	struct ringfile f;
 	CLEANUP(dc_ring) struct dc_ring *ring = NULL;
 	CLEANUP(dc_ring_tables) struct dc_ring_tables t = {0};
@@ -127,8 +126,7 @@ static void test_layout_is_the_one_of_open(void **state)
 
 static void test_not_a_ring(void **state)
 {
-	/* A FIFO, a link, a directory, a short file, a file of other bytes: each refused at once, with its
-	 * reason. */
+	/* A FIFO, a link, a directory, a short file, a file of other bytes: each refused at once, with its reason. */
 	char why[DC_WHY_BYTES], path[256];
 	int fd;
 
@@ -199,8 +197,7 @@ static void test_truncated_while_open(void **state)
 
 static void test_foreign_ring_is_unverified(void **state)
 {
-	/* A ring in our name that belongs to another user, and that we do not map, is readable but not
-	 * believed. */
+	/* A ring in our name that belongs to another user, and that we do not map, is readable but not believed. */
 	struct ringfile f;
 	struct dc_ring *ring = NULL;
 	char why[DC_WHY_BYTES];
@@ -226,8 +223,7 @@ static void test_foreign_ring_is_unverified(void **state)
 
 static void test_triggers_by_number(void **state)
 {
-	/* Slots are found by their number; an overwritten one is stale, one not yet there is to be tried
-	 * again. */
+	/* Slots are found by their number; an overwritten one is stale, one not yet there is to be tried again. */
 	struct ringfile f;
 	CLEANUP(dc_ring) struct dc_ring *ring = NULL;
 	struct dc_ring_trigger t;
@@ -286,8 +282,7 @@ static void test_control_reaches_the_guest(void **state)
 
 static void test_usage_counts(void **state)
 {
-	/* Events, lanes, memory and the true window are what was recorded, before and after the ring wrapped.
-	 */
+	/* Events, lanes, memory and the true window are what was recorded, before and after the ring wrapped. */
 	struct ringfile f;
 	struct ringfile_writer w;
 	CLEANUP(dc_ring) struct dc_ring *ring = NULL;
@@ -383,8 +378,7 @@ static void test_names(void **state)
 
 static void test_directories(void **state)
 {
-	/* A missing, a world-writable and a foreign directory are refused, each with a line that says what to
-	 * do. */
+	/* A missing, a world-writable and a foreign directory are refused, each with a line that says what to do. */
 	char why[DC_WHY_BYTES], path[256];
 	int fd = -1;
 

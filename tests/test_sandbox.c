@@ -69,8 +69,7 @@ static void no_descriptors(void *arg)
 	rare();
 }
 
-/* Claim: a program that closes every descriptor it does not know goes on recording, and its ring stays alive.
- */
+/* Claim: a program that closes every descriptor it does not know goes on recording, and its ring stays alive. */
 static void test_closed(void **state)
 {
 	static struct guest_rings rings;

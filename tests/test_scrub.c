@@ -114,8 +114,7 @@ static int decode(const uint8_t *chunk, size_t bytes, struct lines *ret_lines)
 	return dc_lane_decode(&d, chunk, bytes, collect, ret_lines);
 }
 
-/* The chosen arguments' bytes are gone, also from open-span copies and nameless sites; all else decodes as
- * before. */
+/* The chosen arguments' bytes are gone, also from open-span copies and nameless sites; all else decodes as before. */
 static void test_removes(void **state)
 {
 	struct chunk_maker c;
@@ -202,8 +201,7 @@ static void test_cut_anywhere(void **state)
 	}
 }
 
-/* Any byte flipped to any value: what comes out is no larger and holds nothing chosen that was walked over.
- */
+/* Any byte flipped to any value: what comes out is no larger and holds nothing chosen that was walked over. */
 static void test_flip_anywhere(void **state)
 {
 	struct chunk_maker c, copy;

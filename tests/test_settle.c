@@ -117,8 +117,7 @@ static void same_chunks(struct dc_capture *raw, struct dc_capture *settled)
 
 static void test_settled_holds_the_same(void **state)
 {
-	/* Chunks, tables, what is said about the incident and the losses: all as in the raw capture, and
-	 * smaller. */
+	/* Chunks, tables, what is said about the incident and the losses: all as in the raw capture, and smaller. */
 	struct dc_capture *raw, *settled;
 	struct dc_capture_totals a, b;
 	const struct dc_fault *faults;
@@ -236,8 +235,7 @@ static struct dc_index_entry decoded(struct dc_capture *c, uint32_t block)
 
 static void test_index_is_true(void **state)
 {
-	/* Each block of chunks has an entry that says where it is and holds all its events between its times.
-	 */
+	/* Each block of chunks has an entry that says where it is and holds all its events between its times. */
 	const struct dc_index_entry *entry = NULL;
 	const uint8_t *payload;
 	struct dc_capture *c;

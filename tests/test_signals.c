@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Signal handlers that record, whenever they come: on top of an event in flight, on an alternate stack, as
- * the first event of all, on top of one another. Lanes stay decodable and every event is either there or
- * counted.
+ * Signal handlers that record, whenever they come: on top of an event in flight, on an alternate stack, as the first
+ * event of all, on top of one another. Lanes stay decodable and every event is either there or counted.
  */
 #include "tests/guests.h"
 

@@ -161,8 +161,7 @@ static void test_everything_of_a_quiet_ring(void **state)
 
 static void test_window_keeps_open_chunks(void **state)
 {
-	/* Chunks sealed before `from` are dropped; one still open is kept however old, begun after `to` is
-	 * dropped. */
+	/* Chunks sealed before `from` are dropped; one still open is kept however old, begun after `to` is dropped. */
 	struct ringfile f;
 	struct ringfile_writer old, hung, fresh, late;
 	CLEANUP(dc_ring) struct dc_ring *ring = NULL;
@@ -281,8 +280,7 @@ static void recycle_all(void *arg)
 
 static void test_recycled_chunks_are_counted(void **state)
 {
-	/* Chunks recycled between the look at the state words and the copy are discarded, each counted, none
-	 * kept. */
+	/* Chunks recycled between the look at the state words and the copy are discarded, each counted, none kept. */
 	struct ringfile f;
 	struct ringfile_writer w;
 	CLEANUP(dc_ring) struct dc_ring *ring = NULL;
@@ -336,8 +334,7 @@ static void test_nothing_lost_while_paced(void **state)
 
 static void test_second_pass_adds_what_is_new(void **state)
 {
-	/* A later pass adds chunks that are new or grew, and nothing twice; with no change it adds no chunk
-	 * at all. */
+	/* A later pass adds chunks that are new or grew, and nothing twice; with no change it adds no chunk at all. */
 	struct ringfile f;
 	struct ringfile_writer w;
 	CLEANUP(dc_ring) struct dc_ring *ring = NULL;
@@ -369,8 +366,7 @@ static void test_second_pass_adds_what_is_new(void **state)
 
 static void test_left_edge_is_exact_since_start(void **state)
 {
-	/* When recording began inside the window, LOSS and copy together are exactly the events ever
-	 * recorded. */
+	/* When recording began inside the window, LOSS and copy together are exactly the events ever recorded. */
 	struct ringfile f;
 	struct ringfile_writer w;
 	CLEANUP(dc_ring) struct dc_ring *ring = NULL;
@@ -408,8 +404,7 @@ static void cut(void *arg)
 
 static void test_truncated_on_the_way(void **state)
 {
-	/* A ring cut while it is copied is no error: what could be read is kept, and it is said that it was
-	 * cut. */
+	/* A ring cut while it is copied is no error: what could be read is kept, and it is said that it was cut. */
 	struct ringfile f;
 	struct ringfile_writer w;
 	CLEANUP(dc_ring) struct dc_ring *ring = NULL;

@@ -41,8 +41,7 @@ static void everything(void)
 	DC_TRIGGER("trigger", "n", 1);
 }
 
-/* Off: dc_start() said @error, everything does nothing, errno stays, and an instant is a matter of
- * nanoseconds. */
+/* Off: dc_start() said @error, everything does nothing, errno stays, and an instant is a matter of nanoseconds. */
 static void expect_off(int error)
 {
 	struct dc_stats stats = {.size = sizeof stats};
@@ -105,8 +104,7 @@ static void no_rings(void)
 	assert_int_equal(rings.count, 0);
 }
 
-/* Claim: a ring directory that is missing, a file, a link, or open to others without being sticky is not
- * used. */
+/* Claim: a ring directory that is missing, a file, a link, or open to others without being sticky is not used. */
 static void test_bad_directories(void **state)
 {
 	char target[160];
@@ -148,8 +146,7 @@ static void sticky(void *arg)
 	DC_INSTANT("here");
 }
 
-/* Claim: a world-writable directory is good when it is sticky, and a missing one is made when its parent is
- * there. */
+/* Claim: a world-writable directory is good when it is sticky, and a missing one is made when its parent is there. */
 static void test_good_directories(void **state)
 {
 	static struct guest_rings rings;
@@ -186,8 +183,7 @@ static void print_settings(void *arg)
 	NEED(stats.wanted_window_ns == expected[1]);
 }
 
-/* Claim: DASHCAM_MEMORY and DASHCAM_WINDOW take sizes and times; what is not understood leaves the default.
- */
+/* Claim: DASHCAM_MEMORY and DASHCAM_WINDOW take sizes and times; what is not understood leaves the default. */
 static void test_environment(void **state)
 {
 	static const struct {
@@ -354,8 +350,7 @@ static void on_full_tmpfs(void *arg)
 	everything();
 }
 
-/* Claim: on a tmpfs of 64 MiB that fills up the recorder goes on in what it has; on a full one it is off. No
- * SIGBUS. */
+/* Claim: on a tmpfs of 64 MiB that fills up the recorder goes on in what it has; on a full one it is off. No SIGBUS. */
 static void test_tmpfs(void **state)
 {
 	(void)state;
@@ -385,8 +380,7 @@ static void outlived(void *arg)
 	NEED(dc_stats(&stats) == 0 && stats.true_window_ns > was + 250000000);
 }
 
-/* Claim: the true window is the time of which everything is there, and it grows with time until more is
- * overwritten. */
+/* Claim: the true window is the time of which everything is there, and it grows with time until more is overwritten. */
 static void test_true_window(void **state)
 {
 	(void)state;

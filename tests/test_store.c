@@ -61,8 +61,7 @@ static bool exists(const char *name)
 
 static void test_names_are_plain_and_sort_by_time(void **state)
 {
-	/* Any process name and reason gives a file name of letters, digits, '-', '_' and '.', which sorts by
-	 * time. */
+	/* Any process name and reason gives a file name of letters, digits, '-', '_' and '.', which sorts by time. */
 	char first[DC_STORE_NAME_BYTES], second[DC_STORE_NAME_BYTES];
 
 	(void)state;
@@ -187,8 +186,7 @@ static void test_default_is_the_state_directory(void **state)
 
 static void test_list_tells_what_is_there(void **state)
 {
-	/* Captures oldest first with what their incidents say; damaged ones are listed as such; nothing else
-	 * is. */
+	/* Captures oldest first with what their incidents say; damaged ones are listed as such; nothing else is. */
 	struct dc_store_entry *e;
 	unsigned count;
 
@@ -253,8 +251,7 @@ static const char *victims(const struct dc_store_entry *e, unsigned count, uint6
 
 static void test_eviction_order(void **state)
 {
-	/* Lowest severity first, then age; kept ones and the newest of each rule and reason stay, whatever it
-	 * takes. */
+	/* Lowest severity first, then age; kept ones and the newest of each rule and reason stay, whatever it takes. */
 	const struct dc_store_entry e[] = {
 		{.bytes = 10, .severity = 2, .rule = "a"},
 		{.bytes = 10, .severity = 1, .rule = "a"},
@@ -278,8 +275,7 @@ static void test_eviction_order(void **state)
 
 static void test_damaged_ones_do_not_protect(void **state)
 {
-	/* An unreadable capture is nobody's newest: it may go, and it does not let an older readable one go.
-	 */
+	/* An unreadable capture is nobody's newest: it may go, and it does not let an older readable one go. */
 	const struct dc_store_entry e[] = {
 		{.bytes = 10, .rule = "a", .severity = 5},
 		{.bytes = 10, .damaged = true},

@@ -84,8 +84,7 @@ static void expect_print(void (*print)(FILE *, const char *, size_t), const char
 	free(text);
 }
 
-/* No byte of a recorded program moves the cursor: C0, DEL, C1 (also as UTF-8) and broken UTF-8 are escaped.
- */
+/* No byte of a recorded program moves the cursor: C0, DEL, C1 (also as UTF-8) and broken UTF-8 are escaped. */
 static void test_print_is_safe(void **state)
 {
 	(void)state;

@@ -268,8 +268,7 @@ static void test_signal_saves_all(void **state)
 
 static void test_second_watcher_is_refused(void **state)
 {
-	/* One watcher per directory; the second is told who is there. After a kill -9 the next one gets in.
-	 */
+	/* One watcher per directory; the second is told who is there. After a kill -9 the next one gets in. */
 	struct dc_watcher *w = NULL;
 	char why[DC_WHY_BYTES], pid[32];
 
@@ -305,8 +304,7 @@ static void test_restart_loses_nothing(void **state)
 
 static void test_budget_is_counted(void **state)
 {
-	/* Triggers within the cool-down make no capture; status counts them, the next capture names their
-	 * number. */
+	/* Triggers within the cool-down make no capture; status counts them, the next capture names their number. */
 	struct dc_capture *c;
 
 	(void)state;
@@ -384,8 +382,7 @@ static void test_captures_by_uid(void **state)
 
 static void test_exec_is_no_death(void **state)
 {
-	/* exec ends an image, not a process: nothing is saved; both images are in the capture when it does
-	 * die. */
+	/* exec ends an image, not a process: nothing is saved; both images are in the capture when it does die. */
 	struct dc_capture *c;
 	pid_t pid;
 
@@ -436,8 +433,7 @@ static void test_tells_the_service_manager(void **state)
 
 static void test_settled_and_adopted(void **state)
 {
-	/* A capture is settled soon after it is durable, and one that a killed watcher left raw by the next
-	 * watcher. */
+	/* A capture is settled soon after it is durable, and one that a killed watcher left raw by the next watcher. */
 	struct dc_capture *c;
 	bool settled = false;
 

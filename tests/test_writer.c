@@ -176,8 +176,7 @@ static void test_end_block_has_the_totals(void **state)
 
 static void test_settled_blocks_are_packed(void **state)
 {
-	/* Settled files align blocks to 64 bytes; what zstd shrinks is stored shrunk, what it does not as it
-	 * is. */
+	/* Settled files align blocks to 64 bytes; what zstd shrinks is stored shrunk, what it does not as it is. */
 	static uint8_t zeros[100000], noise[1000];
 	struct dc_writer *w;
 	uint8_t *file;

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A watcher in a child process, guests beside it, and what came of it: for tests of trigger/ as a whole.
- * Everything lives in two private directories that watching_end() removes; every process started is ended
- * there too.
+ * A watcher in a child process, guests beside it, and what came of it: for tests of trigger/ as a whole. Everything
+ * lives in two private directories that watching_end() removes; every process started is ended there too.
  */
 #pragma once
 
@@ -33,8 +32,7 @@ pid_t watching_guest(struct watching *t, bool ready, const char *const *words);
 #define GUEST(t, ready, ...) watching_guest(t, ready, (const char *const[]){__VA_ARGS__, NULL})
 void watching_kill(struct watching *t, pid_t pid, int signal_number); /* and reaps */
 
-/* Waits until there are @count captures (settled or not), at most 5 s; then looks that no further one comes.
- */
+/* Waits until there are @count captures (settled or not), at most 5 s; then looks that no further one comes. */
 unsigned watching_captures(struct watching *t, unsigned count);
 /* Opens the @index-th capture by name, which is by time. */
 struct dc_capture *watching_capture(struct watching *t, unsigned index);

@@ -5,7 +5,8 @@
  *     struct checks c;
  *     checks_init(&c, json);
  *     checks_add(&c, "io_uring", CHECK_DEGRADED, "captures are written by pwrite, more slowly", "sysctl ...",
- * "refused: %s", why); return checks_finish(&c);
+ *                "refused: %s", why);
+ *     return checks_finish(&c);
  */
 #pragma once
 
@@ -24,8 +25,7 @@ struct checks {
 void checks_init(struct checks *c, bool as_json);
 
 /*
- * @means: what it costs, @fix: what to type or to do; both NULL when the state is CHECK_OK. @found: printf
- * format.
+ * @means: what it costs, @fix: what to type or to do; both NULL when the state is CHECK_OK. @found: printf format.
  */
 void checks_add(struct checks *c, const char *name, enum check_state state, const char *means,
 		const char *fix, const char *found, ...) __attribute__((format(printf, 6, 7)));

@@ -45,8 +45,7 @@ static bool capture_has_key(const struct dc_capture *c, const char *key)
 	return false;
 }
 
-/* A name that nothing has is more likely mistyped than absent, and its owner would believe the secret gone.
- */
+/* A name that nothing has is more likely mistyped than absent, and its owner would believe the secret gone. */
 static int check_keys(const char *path, const struct texts *keys)
 {
 	CLEANUP(dc_capture) struct dc_capture *c = NULL;

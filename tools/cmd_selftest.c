@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * dashcam selftest: the whole way once, in a child and two directories of its own: record, trigger, capture,
- * settle, read. Each step builds on the one before; the first that fails ends it. No watcher is needed and
- * none is disturbed.
+ * dashcam selftest: the whole way once, in a child and two directories of its own: record, trigger, capture, settle,
+ * read. Each step builds on the one before; the first that fails ends it. No watcher is needed and none is disturbed.
  */
 #include <dirent.h>
 #include <errno.h>

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* dashcam status: who records, how far back it goes, what it costs. Looks at each ring twice, for the rates.
- */
+/* dashcam status: who records, how far back it goes, what it costs. Looks at each ring twice, for the rates. */
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>

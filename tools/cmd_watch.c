@@ -163,8 +163,7 @@ static void configure(const struct watch_options *o, const char *dir, const char
 	c->log = log_line;
 }
 
-/* Says once what to type to save the past: with --dir where the trigger would not find this watcher by
- * itself. */
+/* Says once what to type to save the past: with --dir where the trigger would not find this watcher by itself. */
 static void greet(const char *dir, const char *out)
 {
 	char usual[DC_RINGS_PATH_BYTES] = "";

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a command is. Everything people learn about commands comes from these tables: parsing, --help, the
- * manual pages, the completion. A new command is a file with a `const struct command` and one line in
- * commands.c.
+ * What a command is. Everything people learn about commands comes from these tables: parsing, --help, the manual
+ * pages, the completion. A new command is a file with a `const struct command` and one line in commands.c.
  *
  *     struct ls_options { const char *store; bool json; };
  *
@@ -29,17 +28,18 @@
 #define EXIT_DAMAGED 2 /* the capture is damaged; what is whole was read */
 #define EXIT_USAGE 64  /* EX_USAGE of sysexits.h */
 
-enum option_type {                  /* and what is stored at option.at */
-		   OPTION_FLAG = 1, /* bool */
-		   OPTION_TEXT,     /* const char * */
-		   OPTION_FILE,     /* const char *, completes to files */
-		   OPTION_DIR,      /* const char *, completes to directories */
-		   OPTION_CHOICE,   /* const char *, one of option.choices */
-		   OPTION_TEXTS,    /* struct texts: may be given several times */
-		   OPTION_SIZE,     /* uint64_t, bytes */
-		   OPTION_TIME,     /* int64_t, ns */
-		   OPTION_COUNT,    /* uint64_t */
-		   OPTION_MOMENT,   /* struct moment */
+/* What a value may be, and what is stored at option.at. */
+enum option_type {
+	OPTION_FLAG = 1, /* bool */
+	OPTION_TEXT,     /* const char * */
+	OPTION_FILE,     /* const char *, completes to files */
+	OPTION_DIR,      /* const char *, completes to directories */
+	OPTION_CHOICE,   /* const char *, one of option.choices */
+	OPTION_TEXTS,    /* struct texts: may be given several times */
+	OPTION_SIZE,     /* uint64_t, bytes */
+	OPTION_TIME,     /* int64_t, ns */
+	OPTION_COUNT,    /* uint64_t */
+	OPTION_MOMENT,   /* struct moment */
 };
 
 #define TEXTS_MAX 64u
@@ -71,14 +71,15 @@ struct operands {
 	char *const *argv; /* all that was typed after the command's name */
 };
 
-enum operand_kind { /* for completion and for the message when there are too few */
-		    OPERAND_NONE,
-		    OPERAND_CAPTURE, /* a .dcap file */
-		    OPERAND_CAPTURES,
-		    OPERAND_RING,
-		    OPERAND_COMMAND, /* a program with arguments: options end at the first operand */
-		    OPERAND_GLOB,
-		    OPERAND_TOPIC,
+/* For completion, and for the message when there are too few. */
+enum operand_kind {
+	OPERAND_NONE,
+	OPERAND_CAPTURE, /* a .dcap file */
+	OPERAND_CAPTURES,
+	OPERAND_RING,
+	OPERAND_COMMAND, /* a program with arguments: options end at the first operand */
+	OPERAND_GLOB,
+	OPERAND_TOPIC,
 };
 
 struct command {
@@ -102,15 +103,13 @@ const struct command *command_find(const char *name);
 
 /*
  * command_parse() - the arguments after the command's name
- * @options: command->options_size bytes, which hold the defaults (command_defaults()), or those and a
- * configuration
+ * @options: command->options_size bytes, which hold the defaults (command_defaults()), or those and a configuration
  * @ret_operands: its items are freed by the caller
  * Return: 0; 1 when --help was asked for; -EINVAL after a line on stderr says what is wrong; -ENOMEM.
  */
 int command_parse(const struct command *c, char *const *argv, void *options, struct operands *ret_operands);
 void command_defaults(const struct command *c, void *options);
-/* One option by its text; also for the keys of dashcam.conf, which have the same types. -EINVAL and a line in
- * @why. */
+/* One option by its text; also for the keys of dashcam.conf, which have the same types. -EINVAL and a line in @why. */
 int option_store(const struct option *o, const char *text, void *options, char why[static 256]);
 
 /* The name closest to @word, or NULL when none is close: "did you mean". */

@@ -5,8 +5,10 @@
  *
  *     docgen page COMMAND [EXTRA]     dashcam-COMMAND.1; EXTRA is hand-written mdoc that follows the options
  *     docgen fill TEMPLATE            a hand-written page; the line @COMMANDS@ becomes the list of commands,
- * @KEYS@ the keys of dashcam.conf docgen bash                     the completion docgen commands, docgen
- * options COMMAND     plain lists, for the tests
+ *                                     @KEYS@ the keys of dashcam.conf
+ *     docgen bash                     the completion
+ *     docgen commands                 plain lists, for the tests
+ *     docgen options COMMAND
  */
 #include <stdlib.h>
 #include <string.h>

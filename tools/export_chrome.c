@@ -2,13 +2,11 @@
 /*
  * Trace Event JSON, for ui.perfetto.dev and chrome://tracing ("Trace Event Format", Google, 2016).
  *
- * ts is in µs from the left edge of the window: an absolute time would not fit the doubles of a browser. A
- * span that was open at the left edge begins there, with its true beginning in its arguments: a viewer would
- * otherwise zoom out to the three days a hung request took. An end whose begin is not known is left out: it
- * would close another span.
+ * ts is in µs from the left edge of the window: an absolute time would not fit the doubles of a browser. A span that
+ * was open at the left edge begins there, with its true beginning in its arguments: a viewer would otherwise zoom out
+ * to the three days a hung request took. An end whose begin is not known is left out: it would close another span.
  *
- *     span B E   open B   async b e   counter C   flow s f   instant, log, context, stack i   trigger i
- * (global)
+ *     span B E   open B   async b e   counter C   flow s f   instant, log, context, stack i   trigger i (global)
  */
 #include "tools/export.h"
 

@@ -6,8 +6,7 @@
 
 #define WIDTH 96
 
-/* Words of @text, wrapped; lines after the first are indented by @indent. A blank line stays, so does "\n  ".
- */
+/* Words of @text, wrapped; lines after the first are indented by @indent. A blank line stays, so does "\n  ". */
 static void wrapped(FILE *out, const char *text, int indent)
 {
 	int column = indent;

@@ -13,8 +13,7 @@ struct lanes;
 int lanes_new(const struct dc_capture *c, struct lanes **ret_lanes); /* 0, -ENOMEM */
 void lanes_free(struct lanes *l);
 
-/* Return: true when the event is the first of this thread in its lane, so that its name was not known before.
- */
+/* Return: true when the event is the first of this thread in its lane, so that its name was not known before. */
 bool lanes_see(struct lanes *l, const struct dc_cursor_event *e);
 const char *lanes_name(const struct lanes *l, const struct dc_cursor_event *e); /* "" when not known */
 /* Open spans around the event: 0 outside of all; a begin or an end counts as outside of its own span. */

@@ -2,8 +2,7 @@
 /*
  * dashcam, the program: finds the command, parses its options, runs it.
  *
- * Tour: command.h says what a command is, commands.c lists them, each cmd_*.c is one (or a few that belong
- * together).
+ * Tour: command.h says what a command is, commands.c lists them, each cmd_*.c is one (or a few that belong together).
  */
 #include <errno.h>
 #include <locale.h>

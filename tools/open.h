@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Opening a capture the way every reading command does: one clear line when it cannot be, the faults at the
- * end. */
+/* Opening a capture the way every reading command does: one clear line when it cannot be, the faults at the end. */
 #pragma once
 
 #include "ipc/cleanup.h"
@@ -9,8 +8,7 @@
 DC_DEFINE_CLEANUP(dc_capture, struct dc_capture *, dc_capture_close)
 DC_DEFINE_CLEANUP(dc_cursor, struct dc_cursor *, dc_cursor_close)
 
-/* @name: a path, or a name that `dashcam ls` shows. Return: EXIT_OK, or EXIT_FAILED after a line on stderr.
- */
+/* @name: a path, or a name that `dashcam ls` shows. Return: EXIT_OK, or EXIT_FAILED after a line on stderr. */
 int capture_open(const char *name, struct dc_capture **ret_capture);
 
 /*

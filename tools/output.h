@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Where a command writes: standard output, or a file that appears under its name only when it is whole and on
- * disk.
+ * Where a command writes: standard output, or a file that appears under its name only when it is whole and on disk.
  *
  *     CLEANUP(output) struct output out = { 0 };
  *     r = output_open(&out, path);               // NULL or "-": standard output

@@ -234,8 +234,7 @@ static int zone(const char **at, int64_t *ret_offset_ns)
 	return 0;
 }
 
-/* YYYY-MM-DD; refuses 31 February by seeing whether the calendar gives it back. Four digits keep ns in 64
- * bits. */
+/* YYYY-MM-DD; refuses 31 February by seeing whether the calendar gives it back. Four digits keep ns in 64 bits. */
 static int date(const char **at, struct tm *ret_day)
 {
 	struct tm day = {.tm_isdst = -1}, check;
@@ -307,8 +306,7 @@ int parse_moment(const char *text, struct moment *ret_moment)
 	return 0;
 }
 
-/* 23:59:58 and a trigger at 00:00:03 belong to the same minute: the day is the one that brings them closest.
- */
+/* 23:59:58 and a trigger at 00:00:03 belong to the same minute: the day is the one that brings them closest. */
 static int64_t nearest_day(int64_t of_day_ns, int64_t trigger_ns)
 {
 	time_t trigger = (time_t)(trigger_ns / SECOND_NS);

@@ -7,8 +7,7 @@
 #define PLACE_BYTES 512u
 
 /*
- * place_captures() - /var/lib/dashcam for root (with a directory for each uid), else $XDG_STATE_HOME/dashcam,
- * else
+ * place_captures() - /var/lib/dashcam for root (with a directory for each uid), else $XDG_STATE_HOME/dashcam, else
  * ~/.local/state/dashcam. Return: 0, -ENAMETOOLONG, -ENOENT: the user has no home.
  */
 int place_captures(char ret_path[static PLACE_BYTES]);

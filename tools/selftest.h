@@ -7,7 +7,7 @@
 #define SELFTEST_REASON "selftest"
 
 /*
- * selftest_record() - record all that into a ring in @dir, then a byte to @ready_fd, then wait for the end of
- * @done_fd Return: 0, or dc_start()'s -errno: nothing was recorded, and nothing is waited for.
+ * selftest_record() - record all that into a ring in @dir, then a byte to @ready_fd, then wait for the end of @done_fd
+ * Return: 0, or dc_start()'s -errno: nothing was recorded, and nothing is waited for.
  */
 int selftest_record(const char *dir, int ready_fd, int done_fd);

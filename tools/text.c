@@ -139,8 +139,7 @@ struct text text_when(int64_t realtime_ns)
 	return text_format("%s.%06u %s", day, ns / 1000, zone);
 }
 
-/* Once for each event that is shown, and localtime_r() is slow: the second before is most often the same one.
- */
+/* Once for each event that is shown, and localtime_r() is slow: the second before is most often the same one. */
 struct text text_clock(int64_t realtime_ns)
 {
 	static _Thread_local time_t known_s;

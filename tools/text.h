@@ -2,8 +2,7 @@
 /*
  * Text for people: figures with units, tables, and what a recorded program said, made safe for a terminal.
  *
- * struct text is a short string on the stack: text_bytes(64 << 20).s is "64.0 MiB" until the end of the
- * statement.
+ * struct text is a short string on the stack: text_bytes(64 << 20).s is "64.0 MiB" until the end of the statement.
  */
 #pragma once
 
@@ -29,10 +28,9 @@ struct text text_format(const char *format, ...) __attribute__((format(printf, 1
 
 /*
  * text_print() - bytes of a recorded program for a terminal or a log
- * Control characters (also the C1 ones, which terminals obey in UTF-8) and what is no UTF-8 come out as \n,
- * \x1b ...: a recorded string cannot move the cursor or end the line. text_quote() puts quotes around it
- * where it has blanks, is empty or has something escaped; inside them a backslash goes before quotes and
- * backslashes.
+ * Control characters (also the C1 ones, which terminals obey in UTF-8) and what is no UTF-8 come out as \n, \x1b ...:
+ * a recorded string cannot move the cursor or end the line. text_quote() puts quotes around it where it has blanks,
+ * is empty or has something escaped; inside them a backslash goes before quotes and backslashes.
  */
 void text_print(FILE *out, const char *bytes, size_t length);
 void text_quote(FILE *out, const char *bytes, size_t length);

@@ -55,8 +55,7 @@ static const struct rule *find(const struct dc_budget *b, const char *name, uint
 	return NULL;
 }
 
-/* The rule that was used longest ago gives way: forgetting it costs a capture too many at worst, never one
- * too few. */
+/* The rule that was used longest ago gives way: forgetting it costs a capture too many at worst, never one too few. */
 static struct rule *make_room(struct dc_budget *b)
 {
 	struct rule *oldest = &b->rules[0];

@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How many captures a rule may cause: a program that fires in a loop must not fill the disk, nor may one rule
- * use up what another needs. What is refused is counted, and the next capture that is made says how many
- * there were.
+ * How many captures a rule may cause: a program that fires in a loop must not fill the disk, nor may one rule use up
+ * what another needs. What is refused is counted, and the next capture that is made says how many there were.
  *
- * A rule is known by its name: a section of the configuration, or the kind of trigger ("api", "command",
- * "death" ...) together with the uid, so that one user's noise does not silence another's alarm. Times are
- * CLOCK_MONOTONIC ns.
+ * A rule is known by its name: a section of the configuration, or the kind of trigger ("api", "command", "death" ...)
+ * together with the uid, so that one user's noise does not silence another's alarm. Times are CLOCK_MONOTONIC ns.
  */
 #pragma once
 

@@ -53,8 +53,7 @@ int dc_control_bind(const char *dir, const char *name, int type, mode_t mode)
 		return r;
 	if (unlink(address.sun_path) < 0 && errno != ENOENT)
 		return -errno;
-	/* The mode goes with bind(), not after it by path: in a shared directory the path may be another's by
-	 * then. */
+	/* The mode goes with bind(), not after it by path: in a shared directory the path may be another's by then. */
 	before = umask((mode_t)~mode & 0777);
 	r = bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ? -errno : 0;
 	umask(before);

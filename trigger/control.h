@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Talking to a watcher: <ring directory>/watch.sock, one datagram a request, one or more back
- * (SOCK_SEQPACKET).
+ * Talking to a watcher: <ring directory>/watch.sock, one datagram a request, one or more back (SOCK_SEQPACKET).
  *
  * The structs below are the protocol: fixed widths, native byte order (both ends are on one host), versioned;
  * a watcher refuses a version it does not know with a reply that says so. Who asks is what the kernel says of
@@ -50,8 +49,7 @@ struct dc_control_status {
 	uint64_t captures; /* saved since the watcher started */
 	uint64_t failed;
 	uint64_t suppressed;     /* triggers refused by budgets */
-	uint64_t unknown_deaths; /* processes that are gone without anybody knowing how; see `dashcam recover`
-				  */
+	uint64_t unknown_deaths; /* processes that are gone without anybody knowing how; see `dashcam recover` */
 	int64_t started_ns;      /* CLOCK_REALTIME */
 	char out[512];           /* where captures go */
 };
@@ -75,8 +73,7 @@ struct dc_control_reply {
 /*
  * dc_control_ask() - send @request to the watcher of a ring directory and hand every reply to @each
  * The watcher must be root or ourselves: anybody may have put a socket into a shared directory.
- * Return: number of replies; -ENOENT, -ECONNREFUSED: no watcher there; -EPERM: not one to be believed;
- * -errno.
+ * Return: number of replies; -ENOENT, -ECONNREFUSED: no watcher there; -EPERM: not one to be believed; -errno.
  * @ret_why: on error one line for people.
  */
 int dc_control_ask(const char *dir, const struct dc_control_request *request,
@@ -87,8 +84,7 @@ int dc_control_ask(const char *dir, const struct dc_control_request *request,
 
 struct dc_control;
 
-/* A request and who asked. @client names the connection for later replies; it stays valid when the peer has
- * gone. */
+/* A request and who asked. @client names the connection for later replies; it stays valid when the peer has gone. */
 typedef void dc_control_handler(void *arg, uint64_t client, const struct ucred *peer,
 				const struct dc_control_request *request);
 
@@ -98,8 +94,7 @@ void dc_control_free(struct dc_control *c);
 /* Readable when there is something to do. */
 int dc_control_fd(const struct dc_control *c);
 void dc_control_dispatch(struct dc_control *c);
-/* The connection is closed after the reply with more == 0. A peer that is gone or does not read is forgotten.
- */
+/* The connection is closed after the reply with more == 0. A peer that is gone or does not read is forgotten. */
 void dc_control_reply(struct dc_control *c, uint64_t client, const struct dc_control_reply *reply);
 
 /* A unix socket bound to @dir/@name with @mode; used for the doorbell too. Return: fd or -errno. */

@@ -36,8 +36,7 @@ static int open_pidfd(uint32_t pid)
 	return (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
 }
 
-/* Return: 0 and the status, -EAGAIN: knows but not yet (alive, or a zombie), -ENODATA: this kernel does not
- * tell. */
+/* Return: 0 and the status, -EAGAIN: knows but not yet (alive, or a zombie), -ENODATA: this kernel does not tell. */
 static int ask_pidfd(int pidfd, int *ret_status)
 {
 	struct pidfd_info info = {.mask = PIDFD_INFO_EXIT};
@@ -101,8 +100,7 @@ int dc_death_ask(int pidfd, uint32_t pid, uint64_t start_time, int *ret_status)
 	return 0;
 }
 
-/* Netlink header, connector header, one word; laid out by hand because the second ends in a flexible array.
- */
+/* Netlink header, connector header, one word; laid out by hand because the second ends in a flexible array. */
 static int connector_listen(int fd)
 {
 	const uint32_t op = PROC_CN_MCAST_LISTEN;

@@ -42,7 +42,7 @@ void dc_incident_anchor(struct dc_incident *i);
 int dc_incident_edges(const struct dc_incident *i, const struct dc_ring *ring, uint64_t *ret_from_units,
 		      uint64_t *ret_to_units);
 
-/* dc_incident_after() - a later trigger joins: the window ends @after_ns after now if that is later. */
+/* dc_incident_extend() - a later trigger joins: the window ends @after_ns after now if that is later. */
 int dc_incident_extend(struct dc_incident *i, const struct dc_ring *ring, int64_t after_ns);
 
 void dc_process_fill(struct dc_process *p, const struct dc_ring *ring);

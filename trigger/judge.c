@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How processes ended. A lock that is gone says only that an image is no more: its process may have called
- * exec, may have said goodbye, or may have died. What is not known for sure is called unknown and not
- * guessed.
+ * How processes ended. A lock that is gone says only that an image is no more: its process may have called exec, may
+ * have said goodbye, or may have died. What is not known for sure is called unknown and not guessed.
  */
 #include <errno.h>
 #include <poll.h>

@@ -322,8 +322,7 @@ int dc_ring_tables(const struct dc_ring *ring, struct dc_ring_tables *ret_tables
 		return r;
 	memcpy(&h, &ring->header, VOLATILE_OFF);
 	look_from(&ring->header, &h, &look);
-	/* [table-publish] counts before entries: an entry below the count was complete when the count was
-	 * read */
+	/* [table-publish] counts before entries: an entry below the count was complete when the count was read */
 	atomic_thread_fence(memory_order_acquire);
 	c.site_count = look.sites_used;
 	c.strings_bytes = look.strings_used;
@@ -427,8 +426,7 @@ uint64_t dc_ring_now(const struct dc_ring *ring)
 	return dc_clock_now(ring->header.clock, &now) == 0 ? now.tick >> ring->header.tick_shift : 0;
 }
 
-/* Running number of the next event of a lane: where its open chunk began, and what was committed to it since.
- */
+/* Running number of the next event of a lane: where its open chunk began, and what was committed to it since. */
 static uint64_t lane_events(const struct dc_ring *ring, const struct dc_ring_lane *lane)
 {
 	const struct dc_ring_header *h = &ring->header;

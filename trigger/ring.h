@@ -54,9 +54,8 @@ struct dc_ring {
  * @dir_fd, @name: as for openat()
  * @ret_why: on error one line for people
  *
- * verified: the file belongs to root or to one of the process's uids, or the process maps the file. Anything
- * else may have been put there by somebody who wants the watcher to look at a process of others; it is
- * readable, no more.
+ * verified: the file belongs to root or to one of the process's uids, or the process maps the file. Anything else may
+ * have been put there by somebody who wants the watcher to look at a process of others; it is readable, no more.
  *
  * Return: 0; -EAGAIN: still being set up; -ELOOP, -ENXIO, -EINVAL: a link, a FIFO, not a regular file;
  * -EBADMSG: not a ring or sizes that lie; -EPROTONOSUPPORT: a newer, incompatible version; or -errno.
@@ -67,8 +66,7 @@ struct dc_ring *dc_ring_ref(struct dc_ring *ring);
 void dc_ring_unref(struct dc_ring *ring);
 DC_DEFINE_CLEANUP(dc_ring, struct dc_ring *, dc_ring_unref)
 
-/* dc_ring_alive() - Return: 1 while the owner's image lives, 0 when it is gone, -errno. Works across pid
- * namespaces. */
+/* dc_ring_alive() - Return: 1 while the owner's image lives, 0 when it is gone, -errno. Works across pid namespaces. */
 int dc_ring_alive(const struct dc_ring *ring);
 
 /* What changes, as of one pread. Hints: any value may come from a hostile guest. */
@@ -116,8 +114,10 @@ const struct dc_ring_site *dc_ring_tables_sites(const struct dc_ring_tables *tab
 const char *dc_ring_tables_strings(const struct dc_ring_tables *tables);
 const struct dc_ring_module *dc_ring_tables_modules(const struct dc_ring_tables *tables);
 
-/* dc_ring_clock() - a clock from the ring's anchors and, unless it is from elsewhere, one of now. Return: 0,
- * -ENOTSUP, -errno. */
+/*
+ * dc_ring_clock() - a clock from the ring's anchors and, unless it is from elsewhere, one of now
+ * Return: 0, -ENOTSUP, -errno.
+ */
 int dc_ring_clock(const struct dc_ring *ring, struct dc_clock *ret_clock);
 
 /* dc_ring_now() - this moment in units of the ring's clock; of a ring from elsewhere its last event. */

@@ -131,8 +131,7 @@ int dc_rings_open(const char *path, bool create, int *ret_fd, char ret_why[stati
 			 strerror(-r));
 		return r;
 	}
-	/* The last component may not be a link unless root made it: in a shared /dev/shm anybody could place
-	 * one. */
+	/* The last component may not be a link unless root made it: in a shared /dev/shm anybody could place one. */
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st) < 0) {
 		r = -errno;

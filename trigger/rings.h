@@ -2,11 +2,12 @@
 /*
  * Where rings are and what they are called: the rules that a guest and its watchers share.
  *
- *   directory   $DASHCAM_DIR, else /run/dashcam (1777, like /tmp) where it exists, else
- * /dev/shm/dashcam-<uid> (0700) ring        <pid>.<start-time>.<8 hex digits>.ring     pid and start time
- * alone collide: exec keeps both doorbell    datagram socket of the watcher in that directory: guests only
- * wake it watch.sock  commands to that watcher watch.lock  locked (OFD) by that watcher for as long as it
- * lives; names its pid run.<pid>/  private directory (0700) of one `dashcam run`, with the same things inside
+ *   directory   $DASHCAM_DIR, else /run/dashcam (1777, like /tmp) where it exists, else /dev/shm/dashcam-<uid> (0700)
+ *   ring        <pid>.<start-time>.<8 hex digits>.ring: pid and start time alone collide, exec keeps both
+ *   doorbell    datagram socket of the watcher in that directory: guests only wake it
+ *   watch.sock  commands to that watcher
+ *   watch.lock  locked (OFD) by that watcher for as long as it lives; names its pid
+ *   run.<pid>/  private directory (0700) of one `dashcam run`, with the same things inside
  */
 #pragma once
 
@@ -47,9 +48,8 @@ int dc_rings_dir(char ret_path[static DC_RINGS_PATH_BYTES]);
  * @create: make it (0700) when it is missing
  * @ret_why: on error one line for people: what was found, what was expected, what to do
  *
- * It must be a directory, of ours or root's (root may look into anybody's), and when others may write to it,
- * sticky. Return: 0, -ENOENT, -ENOTDIR, -EPERM (not ours), -EACCES (world-writable without the sticky bit),
- * -errno.
+ * It must be a directory, of ours or root's (root may look into anybody's), and when others may write to it, sticky.
+ * Return: 0, -ENOENT, -ENOTDIR, -EPERM (not ours), -EACCES (world-writable without the sticky bit), -errno.
  */
 int dc_rings_open(const char *path, bool create, int *ret_fd, char ret_why[static DC_WHY_BYTES]);
 
@@ -59,6 +59,5 @@ int dc_rings_open(const char *path, bool create, int *ret_fd, char ret_why[stati
  */
 int dc_rings_each_run(const char *dir, int (*each)(void *arg, uint32_t pid, const char *path), void *arg);
 
-/* dc_rings_watcher() - pid of the living watcher of this directory (it holds watch.lock), 0: none, < 0:
- * -errno. */
+/* dc_rings_watcher() - pid of the living watcher of this directory (it holds watch.lock), 0: none, < 0: -errno. */
 int dc_rings_watcher(int dir_fd);

@@ -3,8 +3,7 @@
  * The rings a watcher knows: found by reading the directory once and by inotify from then on, looked at four
  * times a second, kept open until their evidence is of no more use.
  *
- *     found ──► alive ──(lock gone)──► gone ──(how is known, or nobody knows)──► judged ──(grace over)──►
- * removed
+ *     found ──► alive ──(lock gone)──► gone ──(how is known, or nobody knows)──► judged ──(grace over)──► removed
  *
  * A look at a living ring is one pread of its counters; only what that shows to have changed is looked at
  * closer. Bounded: so many rings in all and of one user; what is beyond is not opened and is said once.

@@ -115,8 +115,7 @@ void dc_run_sweep(const char *dir, int64_t grace_ns)
 			sweep_one(dirfd(d), e->d_name, grace_ns);
 }
 
-/* A directory of our pid's name can only be one that another process of that pid left; its evidence moves
- * aside. */
+/* A directory of our pid's name can only be one that another process of that pid left; its evidence moves aside. */
 static int make_dir(struct run *r, char why[static DC_WHY_BYTES])
 {
 	const char *parent = r->config->watcher.dir;
@@ -220,8 +219,7 @@ static void reap(struct run *r)
 	dc_watcher_stop(r->watcher);
 }
 
-/* A terminal's Ctrl-C goes to the whole group, so the command has it already; what was sent to us alone it
- * has not. */
+/* A terminal's Ctrl-C goes to the whole group, so the command has it already; what was sent to us alone it has not. */
 static bool on_signal(void *arg, const struct signalfd_siginfo *info)
 {
 	struct run *r = arg;

@@ -37,6 +37,5 @@ int dc_run(const struct dc_run_config *config, int *ret_status, char ret_why[sta
  */
 int dc_run_end(int status);
 
-/* dc_run_sweep() - remove private directories of runs that are gone, and hold no evidence younger than
- * @grace_ns. */
+/* dc_run_sweep() - remove private directories of runs that are gone, and hold no evidence younger than @grace_ns. */
 void dc_run_sweep(const char *dir, int64_t grace_ns);

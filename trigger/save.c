@@ -160,8 +160,7 @@ static int write_maps(struct dc_save *s, uint32_t index)
 	return dc_maps_write(m->ring->maps, s->writer, index, &m->maps_mark);
 }
 
-/* One ring, first pass. A ring that cannot be read takes nothing from the others. Return: 1 copied, 0 not,
- * -errno. */
+/* One ring, first pass. A ring that cannot be read takes nothing from the others. Return: 1 copied, 0 not, -errno. */
 static int copy_member(struct dc_save *s, uint32_t index)
 {
 	struct dc_member *m = &s->members[index];
@@ -246,8 +245,7 @@ static int finish_member(struct dc_save *s, uint32_t index, bool again)
 	return r < 0 ? r : dc_writer_process(s->writer, index, &m->process);
 }
 
-/* The window ends now at the latest: its processes may have died, or the watcher stops, before `after` is
- * over. */
+/* The window ends now at the latest: its processes may have died, or the watcher stops, before `after` is over. */
 static void end_window(struct dc_incident *i)
 {
 	struct dc_anchor now;

@@ -4,10 +4,9 @@
  * since a capture has one owner; an incident over several users is as many of these.
  *
  *     dc_save_new(incident, output, &s)
- *     dc_save_add(s, ring)  ...                     facts of the process are taken now: it may be gone later
- *     dc_save_first(s)                              names the file, opens it, INCIDENT, copies every ring
- *     dc_save_last(s)                               second pass (`after`), LOSS, INCIDENT and PROCESS as
- * known by now, durable
+ *     dc_save_add(s, ring)  ...     facts of the process are taken now: it may be gone later
+ *     dc_save_first(s)              names the file, opens it, INCIDENT, copies every ring
+ *     dc_save_last(s)               second pass (`after`), LOSS, INCIDENT and PROCESS as known by now, durable
  *
  * dc_save_abort() drops the file and keeps the rest: dc_save_first() may be called again (the disk was full).
  * Rings go on being overwritten meanwhile, and the capture will say so.
@@ -53,8 +52,7 @@ struct dc_save {
 	struct dc_writer *writer;
 	int dir_fd;
 	char dir[DC_SAVE_PATH_BYTES];
-	char name[DC_SAVE_NAME_BYTES]; /* file name; set by the first dc_save_first(), kept when tried again
-					*/
+	char name[DC_SAVE_NAME_BYTES]; /* file name; set by the first dc_save_first(), kept when tried again */
 	char why[DC_SAVE_WHY_BYTES];   /* of an error of the directory, for people */
 	uint8_t capture_id[16];
 	uint64_t began_ns;   /* CLOCK_MONOTONIC of dc_save_first() */
@@ -68,8 +66,7 @@ int dc_save_new(const struct dc_incident *incident, const struct dc_save_output 
 void dc_save_free(struct dc_save *s); /* removes an unfinished file */
 DC_DEFINE_CLEANUP(dc_save, struct dc_save *, dc_save_free)
 
-/* dc_save_add() - one more ring; the first decides whose capture it is. Return: 0, -EPERM: of another uid,
- * -ENOMEM. */
+/* dc_save_add() - one more ring; the first decides whose capture it is. Return: 0, -EPERM: of another uid, -ENOMEM. */
 int dc_save_add(struct dc_save *s, struct dc_ring *ring);
 /* Whether a ring of this process is in it. */
 bool dc_save_has(const struct dc_save *s, uint32_t ns_pid, uint64_t start_time);

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The watcher's end of its control socket, and what it tells of captures: to clients who wait, and to its
- * log. */
+/* The watcher's end of its control socket, and what it tells of captures: to clients who wait, and to its log. */
 #include <errno.h>
 #include <fnmatch.h>
 #include <stdio.h>

@@ -20,8 +20,7 @@ struct dc_settler_config {
 
 int dc_settler_new(const struct dc_settler_config *config, struct dc_settler **ret_settler);
 
-/* A capture that has just become durable. Bounded: what finds the queue full stays raw until the next start.
- */
+/* A capture that has just become durable. Bounded: what finds the queue full stays raw until the next start. */
 void dc_settler_add(struct dc_settler *s, const char *dir, const char *name);
 
 /*

@@ -94,8 +94,7 @@ void dc_snapshot_free(struct dc_snapshot *s)
 	free(s);
 }
 
-/* Reads until @bytes or the end of the file; what is missing is zero, which commits nothing and claims
- * nothing. */
+/* Reads until @bytes or the end of the file; what is missing is zero, which commits nothing and claims nothing. */
 static void read_ring(struct dc_snapshot *s, void *to, size_t bytes, uint64_t offset)
 {
 	size_t done = 0;
@@ -218,8 +217,7 @@ struct run {
 	uint32_t bytes;
 };
 
-/* A chunk less than half full ends a run: the room behind its last byte would be read and written for
- * nothing. */
+/* A chunk less than half full ends a run: the room behind its last byte would be read and written for nothing. */
 static bool run_continues(const struct dc_snapshot *s, uint32_t next)
 {
 	const uint32_t chunk_bytes = s->ring->header.chunk_bytes;
@@ -363,8 +361,7 @@ static bool keep_chunk(struct dc_snapshot *s, struct planned *p, uint8_t *chunk,
 	return true;
 }
 
-/* Entries of the chunks worth keeping; the others leave a hole in the data that nothing points to. Return:
- * how many. */
+/* Entries of the chunks worth keeping; the others leave a hole in the data that nothing points to. Return: how many. */
 static uint32_t batch_keep(struct dc_snapshot *s, const struct batch *b, uint8_t *data,
 			   struct dc_chunk_copy *copies, struct dc_writer *w)
 {

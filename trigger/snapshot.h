@@ -61,10 +61,9 @@ int dc_snapshot_pass(struct dc_snapshot *s, struct dc_writer *w);
 /*
  * dc_snapshot_loss() - the LOSS block, after the last pass
  *
- * Gaps between the chunks of a lane show in their running numbers and are not repeated here. `overwritten` is
- * what is missing at the left edge: exact when recording began inside the window; else, when a lane's oldest
- * chunk begins after `from`, the lane's own rate carried back to `from`, never more than the events it ever
- * had.
+ * Gaps between the chunks of a lane show in their running numbers and are not repeated here. `overwritten` is what is
+ * missing at the left edge: exact when recording began inside the window; else, when a lane's oldest chunk begins
+ * after `from`, the lane's own rate carried back to `from`, never more than the events it ever had.
  */
 int dc_snapshot_loss(struct dc_snapshot *s, struct dc_writer *w);
 

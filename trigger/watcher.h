@@ -7,9 +7,8 @@
  *     signals   SIGUSR1: everything now; SIGTERM, SIGINT: finish and end
  *     worker    copies and writes (a thread); settler: makes captures small (a thread at SCHED_IDLE)
  *
- * `dashcam watch` is dc_watcher_open(), _loop(), _close(); `dashcam run` (run.h) the same around one command.
- * A watcher keeps nothing that its rings and captures do not hold: killed and started again it goes on where
- * it was.
+ * `dashcam watch` is dc_watcher_open(), _loop(), _close(); `dashcam run` (run.h) the same around one command. A
+ * watcher keeps nothing that its rings and captures do not hold: killed and started again it goes on where it was.
  */
 #pragma once
 
@@ -20,8 +19,7 @@
 #include "trigger/budget.h"
 #include "trigger/save.h"
 
-/* Filled by the command line from flags and configuration, from dc_watcher_defaults(). Strings are borrowed.
- */
+/* Filled by the command line from flags and configuration, from dc_watcher_defaults(). Strings are borrowed. */
 struct dc_watcher_config {
 	const char *dir; /* ring directory */
 	struct dc_save_output output;

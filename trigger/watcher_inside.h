@@ -3,8 +3,7 @@
  * What the parts of the watcher share; nobody else includes it.
  *
  *   watcher.c   open, loop, close           fire.c    from a reason to incidents in the worker
- *   judge.c     how processes ended         serve.c   requests of the control socket, and what became of
- * captures
+ *   judge.c     how processes ended         serve.c   requests of the control socket, and what became of captures
  */
 #pragma once
 

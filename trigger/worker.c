@@ -192,8 +192,7 @@ static void last_pass(struct dc_worker *w, struct job *job)
 	malloc_trim(0); /* copy buffers are large and captures rare */
 }
 
-/* The job to go on with: first passes before last ones. *@ret_due_ns: when the earliest other one comes due.
- */
+/* The job to go on with: first passes before last ones. *@ret_due_ns: when the earliest other one comes due. */
 static struct job *next_job(struct dc_worker *w, int64_t now, int64_t *ret_due_ns)
 {
 	struct job *best = NULL;

@@ -49,8 +49,8 @@ struct dc_worker_report {
 int dc_worker_new(int64_t retry_ns, struct dc_worker **ret_worker);
 
 /*
- * dc_worker_finish() - end what is queued, without waiting for `after` and with one last try each, then end
- * the thread Its reports can still be taken.
+ * dc_worker_finish() - end what is queued, without waiting for `after` and with one last try each, then end the thread
+ * Its reports can still be taken.
  */
 void dc_worker_finish(struct dc_worker *w);
 void dc_worker_free(struct dc_worker *w);
@@ -72,8 +72,7 @@ int dc_worker_submit(struct dc_worker *w, struct dc_save *save, int64_t after_ns
 int dc_worker_fold(struct dc_worker *w, struct dc_ring *const *rings, uint32_t count, int64_t after_ns,
 		   uint32_t severity, uint64_t *ret_job);
 
-/* A process died: how goes into its captures under way, and none of them waits for `after` once all of it are
- * dead. */
+/* A process died: how goes into its captures under way, and none of them waits for `after` once all of it are dead. */
 void dc_worker_died(struct dc_worker *w, uint32_t ns_pid, uint64_t start_time, bool known, int status);
 
 /* Return: 1 and a report, 0: none. */

@@ -108,8 +108,7 @@ static void serve(struct conn *c, const struct service *s, const struct http_req
 	answer(c, status, body, length, r->keep_alive);
 }
 
-/* Every whole request there is room to answer. Return: whether it took any. No room means that output is
- * pending. */
+/* Every whole request there is room to answer. Return: whether it took any. No room means that output is pending. */
 static bool take_requests(struct conn *c, const struct service *s)
 {
 	size_t from = 0;

@@ -98,9 +98,8 @@ static int fill(struct table *t, unsigned count)
 }
 
 /*
- * One listening socket a worker, all on one port: the kernel deals the connections out evenly. (One socket in
- * all epolls gives nearly all of them to the worker that slept last.) *port 0 picks one. Return: the socket,
- * -errno.
+ * One listening socket a worker, all on one port: the kernel deals the connections out evenly. (One socket in all
+ * epolls gives nearly all of them to the worker that slept last.) *port 0 picks one. Return: the socket, -errno.
  */
 static int listen_on(unsigned *port)
 {

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From the events of a capture to what people ask after an accident: which spans were slow, what happened
- * each second, and who held the lock that others waited for. One pass in time order; memory does not grow
- * with the events.
+ * From the events of a capture to what people ask after an accident: which spans were slow, what happened each
+ * second, and who held the lock that others waited for. One pass in time order; memory does not grow with the events.
  *
- *     cursor ──event──► lane's stack of open spans ──span ended──► statistics by name, by second, holds and
- * waits
+ *     cursor ──event──► lane's stack of open spans ──span ended──► statistics by name, by second,
+ *                                                                         holds and waits
  */
 #pragma once
 

@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The store: a hash table in shards, each with a lock of its own, so that workers seldom wait for one
- * another.
+ * The store: a hash table in shards, each with a lock of its own, so that workers seldom wait for one another.
  *
  *     key ──hash──► shard 0..15 (lock) ──► bucket ──► entry → entry → ...
  *
- * Every time a worker has to wait for a shard it records a span `lock.wait` that names the shard and the
- * thread that holds it, and while it holds one a span `lock.hold`. When a wait took longer than is
- * reasonable, it asks for the past to be saved: the holder's spans and everything before them are in the ring
- * already.
+ * Every time a worker has to wait for a shard it records a span `lock.wait` that names the shard and the thread that
+ * holds it, and while it holds one a span `lock.hold`. When a wait took longer than is reasonable, it asks for the
+ * past to be saved: the holder's spans and everything before them are in the ring already.
  */
 #pragma once
 
@@ -40,9 +38,8 @@ int table_delete(struct table *t, const char *key, size_t key_length);
 void table_count(struct table *t, struct table_stats *ret_stats);
 
 /*
- * table_snapshot() - write all entries to @fd, shard by shard, at most a megabyte a second, to be kind to the
- * disk It sleeps where it stands when the second's share is written: with the lock of a shard in its hand.
- * This is the mistake the demo is about; everything else here means to be right. Return: entries written,
- * -errno of write.
+ * table_snapshot() - write all entries to @fd, shard by shard, at most a megabyte a second, to be kind to the disk It
+ * sleeps where it stands when the second's share is written: with the lock of a shard in its hand. This is the
+ * mistake the demo is about; everything else here means to be right. Return: entries written, -errno of write.
  */
 int64_t table_snapshot(struct table *t, int fd);
