@@ -4,7 +4,8 @@
  *
  *   burst N       N spans      tick MS [N]   a span every MS milliseconds, N times (0: for ever)
  *   trigger TEXT  DC_TRIGGER   hang          begin a span and wait for ever
- *   signal N      raise it     exit N        exit with N         fork       go on in a child, wait for it
+ *   signal N      die of it    exit N        exit with N         fork       go on in a child, wait for it
+ *   crash N       the same, with the recorder's handler where there is one
  *   say WORD      print it     sleep MS              exec       go on in a new image of this program
  */
 #include <signal.h>
@@ -77,6 +78,8 @@ static int obey(const char *word, const char *a, const char *b)
 		signal(atoi(a), SIG_DFL); /* a sanitizer's own handler would make an exit of it */
 		raise(atoi(a));
 	}
+	if (!strcmp(word, "crash"))
+		raise(atoi(a));
 	if (!strcmp(word, "sleep"))
 		sleep_ms(atol(a));
 	if (!strcmp(word, "say"))

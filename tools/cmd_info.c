@@ -410,7 +410,7 @@ static void fate(const struct dc_process *p, struct text *ret_fate)
 {
 	char signal[32];
 
-	if (p->alive)
+	if (p->alive && !p->exit_known)
 		*ret_fate = text_format("alive");
 	else if (p->exit_known && p->exit_signal)
 		*ret_fate = text_format("died by %s", word_signal(p->exit_signal, signal));

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* From a reason to incidents in the worker: which rings, whose, within which budget. */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "trigger/crash.h"
 #include "trigger/watcher_inside.h"
+
+#define DEATH_TAKES_NS SECOND_NS /* from a fatal signal to the end of the process, core dump included, as a rule */
 
 static const char *verdict_text(enum dc_budget_verdict v)
 {
@@ -84,8 +88,11 @@ static int fire_uid(struct dc_watcher *w, const struct firing *f, struct dc_ring
 	uint32_t suppressed;
 	int r;
 
-	if (dc_worker_fold(w->worker, rings, count, f->window.after_ns, f->severity, ret_job))
+	if (dc_worker_fold(w->worker, rings, count, f->window.after_ns, f->severity, ret_job)) {
+		for (uint32_t i = 0; i < count; i++)
+			dc_crash_ack(rings[i]); /* its first pass may be over */
 		return 1;
+	}
 	if (!budget_allows(w, f, rings[0]->uid, &suppressed))
 		return 0;
 	r = make_save(w, f, rings, count, suppressed, &save);
@@ -181,6 +188,20 @@ static bool too_old(const struct dc_watcher *w, const struct dc_ring *ring, uint
 	       dc_clock_duration_ns(&clock, now - at) > (uint64_t)bound_ns;
 }
 
+/*
+ * A fatal signal has just hit it, and it waits for us. The capture stays open until its death is noticed, which ends it, so
+ * that how it ended is told too. A process that gets over it has given us a capture for nothing.
+ */
+static void on_crash(struct dc_watcher *w, struct dc_entry *e, const struct dc_ring_trigger *t)
+{
+	const int signal = t->value > 0 && t->value <= SIGSYS ? (int)t->value : SIGKILL;
+
+	if (w->config.on_death && dc_watcher_save_death(w, e, signal, DEATH_TAKES_NS) > 0)
+		e->crashed = signal;
+	else
+		dc_crash_ack(e->ring);
+}
+
 void dc_watcher_on_trigger(void *arg, struct dc_entry *e, const struct dc_ring_trigger *t)
 {
 	struct dc_watcher *w = arg;
@@ -196,6 +217,10 @@ void dc_watcher_on_trigger(void *arg, struct dc_entry *e, const struct dc_ring_t
 
 	if (!s || too_old(w, e->ring, t->tick))
 		return;
+	if (t->reason == DC_TRIGGER_CRASH) {
+		on_crash(w, e, t);
+		return;
+	}
 	dc_watcher_select_process(w, e, s);
 	say_if_lost(w, &f, dc_watcher_fire(w, &f, s, NULL, NULL));
 }

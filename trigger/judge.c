@@ -34,11 +34,9 @@ static bool process_ended(const struct dc_entry *e)
 	       st.start_time != e->ring->header.start_time;
 }
 
-/* Return: -EBUSY: to be tried again; its ring does not change any more. */
-static int save_death(struct dc_watcher *w, const struct dc_entry *e)
+int dc_watcher_save_death(struct dc_watcher *w, const struct dc_entry *e, int signal, int64_t after_ns)
 {
 	CLEANUP(free) struct selection *s = calloc(1, sizeof(*s));
-	const int signal = WTERMSIG(e->exit_status);
 	char text[128];
 	int r;
 	const struct firing f = {.reason = DC_REASON_DEATH,
@@ -47,7 +45,7 @@ static int save_death(struct dc_watcher *w, const struct dc_entry *e)
 				 .pid = e->ring->pid ? e->ring->pid : e->ring->header.pid,
 				 .signal = (uint32_t)signal,
 				 .budgeted = true,
-				 .window = {.last_ns = w->config.last_ns}};
+				 .window = {.last_ns = w->config.last_ns, .after_ns = after_ns}};
 
 	snprintf(text, sizeof(text), "%s died by SIG%s", e->ring->header.name,
 		 sigabbrev_np(signal) ? sigabbrev_np(signal) : "?");
@@ -62,10 +60,17 @@ static int save_death(struct dc_watcher *w, const struct dc_entry *e)
 	return r;
 }
 
+/* Saved when the signal came; unless it got over that one. */
+static bool died_as_told(const struct dc_entry *e, const struct dc_entry *image)
+{
+	return image->crashed && (!e->exit_known || (WIFSIGNALED(e->exit_status) && WTERMSIG(e->exit_status) == image->crashed));
+}
+
 /* How it ended is settled, for all images of the process. */
 static void conclude(struct dc_watcher *w, struct dc_entry *e)
 {
 	const struct dc_ring_header *h = &e->ring->header;
+	bool told = died_as_told(e, e);
 
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
 		struct dc_entry *other = dc_roster_at(w->roster, i);
@@ -75,10 +80,14 @@ static void conclude(struct dc_watcher *w, struct dc_entry *e)
 		other->judged = true;
 		other->exit_known = e->exit_known;
 		other->exit_status = e->exit_status;
+		told = told || died_as_told(e, other);
 	}
 	dc_worker_died(w->worker, h->pid, h->start_time, e->exit_known, e->exit_status);
+	if (told)
+		return; /* saved when its last signal came */
 	if (e->exit_known && WIFSIGNALED(e->exit_status)) {
-		if (w->config.on_death && save_death(w, e) == -EBUSY)
+		/* its ring does not change any more, so there is time to try again */
+		if (w->config.on_death && dc_watcher_save_death(w, e, WTERMSIG(e->exit_status), 0) == -EBUSY)
 			e->judged = false;
 	} else if (!e->exit_known && !e->goodbye) {
 		w->unknown_deaths++;

@@ -584,6 +584,13 @@ int dc_ring_ack(const struct dc_ring *ring, uint64_t trigger_seq)
 	return write_exact(ring, &low, sizeof(low), CONTROL_AT(ring, doorbell_ack));
 }
 
+int dc_ring_ack_crash(const struct dc_ring *ring, uint64_t crash_seq)
+{
+	const uint32_t low = (uint32_t)crash_seq;
+
+	return write_exact(ring, &low, sizeof(low), CONTROL_AT(ring, crash_ack));
+}
+
 int dc_ring_acked(const struct dc_ring *ring, uint32_t *ret_seq)
 {
 	return read_exact(ring->fd, ret_seq, sizeof(*ret_seq), CONTROL_AT(ring, doorbell_ack));

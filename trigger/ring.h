@@ -153,6 +153,7 @@ int dc_ring_set_hold(const struct dc_ring *ring, uint64_t from_units, uint64_t u
 int dc_ring_set_enable(const struct dc_ring *ring, uint32_t site, uint32_t word);          /* DC_ENABLE_* */
 int dc_ring_set_threshold(const struct dc_ring *ring, uint32_t site, uint64_t span_units); /* 0: none */
 int dc_ring_ack(const struct dc_ring *ring, uint64_t trigger_seq);
+int dc_ring_ack_crash(const struct dc_ring *ring, uint64_t crash_seq); /* see trigger/crash.h */
 /* The control part as it stands (first page and enable words are what callers look at). Caller frees. */
 int dc_ring_control(const struct dc_ring *ring, struct dc_ring_control **ret_control);
 /* Low half of the last trigger a watcher saw. */

@@ -27,6 +27,7 @@ struct dc_entry {
 	bool gone;            /* the image that recorded is no more */
 	bool replaced;        /* ... but its process lives on: exec */
 	bool judged;          /* how it ended has been dealt with */
+	int crashed;          /* fatal signal for which an incident was made already, 0: none */
 	bool exit_known;
 	int exit_status;
 	int pidfd;       /* -1: none */

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "trigger/crash.h"
+
 #define QUEUE 8u /* 1 MiB buffers in flight */
 #define NAME_TRIES 10u
 
@@ -188,6 +190,8 @@ static int copy_all(struct dc_save *s)
 	uint32_t copied = 0;
 	int r = dc_writer_incident(s->writer, &s->incident);
 
+	for (uint32_t i = 0; i < s->count; i++)
+		dc_crash_ack(s->members[i].ring); /* what we wanted of the living we have; rings stay */
 	for (uint32_t i = 0; r >= 0 && i < s->count; i++) {
 		r = copy_member(s, i);
 		copied += r == 1;
@@ -240,9 +244,13 @@ static int finish_member(struct dc_save *s, uint32_t index, bool again)
 		r = dc_snapshot_loss(m->snapshot, s->writer);
 	if (r == 0)
 		r = dc_maps_write(m->ring->maps, s->writer, index, &m->maps_mark); /* loaded meanwhile */
+	if (r == 0)
+		r = dc_crash_write(m->ring, s->writer, index);
+	if (r < 0)
+		return r;
 	add_totals(&s->totals, dc_snapshot_totals(m->snapshot));
 	m->process.took_ns = (int64_t)dc_snapshot_totals(m->snapshot)->took_ns;
-	return r < 0 ? r : dc_writer_process(s->writer, index, &m->process);
+	return dc_writer_process(s->writer, index, &m->process);
 }
 
 /* The window ends now at the latest: its processes may have died, or the watcher stops, before `after` is over. */

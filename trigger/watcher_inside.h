@@ -96,6 +96,11 @@ void dc_watcher_select_process(const struct dc_watcher *w, const struct dc_entry
 void dc_watcher_on_trigger(void *arg, struct dc_entry *e, const struct dc_ring_trigger *t);
 
 void dc_watcher_on_gone(void *arg, struct dc_entry *e);
+/*
+ * dc_watcher_save_death() - one incident for a process that died, or is about to, by @signal
+ * Return: as dc_watcher_fire(); -EBUSY: to be tried again.
+ */
+int dc_watcher_save_death(struct dc_watcher *w, const struct dc_entry *e, int signal, int64_t after_ns);
 /* Return: whether some death is still open. */
 bool dc_watcher_judge_all(struct dc_watcher *w);
 /* The kernel's word on any process of the host, for those of them whose ring is, or will be, found. */
