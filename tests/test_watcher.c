@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "persist/stacks/stacks.h"
 #include "watching.h"
 
 #define SECOND INT64_C(1000000000)
@@ -143,6 +144,48 @@ static void test_reaped_before_it_is_seen(void **state)
 	c = watching_capture(&t, 0);
 	assert_int_equal(dc_capture_incident(c)->signal, SIGSEGV);
 	assert_int_equal(events_of(c, 0), 600);
+	dc_capture_close(c);
+}
+
+static int note_crash(void *arg, const struct dc_sample_view *sample)
+{
+	struct dc_crash_state *crash = arg;
+
+	if (!sample->crash)
+		return 0;
+	*crash = *sample->crash;
+	assert_true(sample->head.reg_count > 0 && sample->head.stack_bytes > 0);
+	return 1;
+}
+
+static void test_crash(void **state)
+{
+	/* A crash is saved while the process stands, as one incident, and how it ended is in it. */
+	struct dc_crash_state crash = {0};
+	const struct dc_cut all = {.everything = true};
+	struct dc_stacks *stacks;
+	struct dc_capture *c;
+	pid_t pid;
+
+	(void)state;
+	t.config.settle = false;
+	watching_start(&t);
+	pid = GUEST(&t, true, "burst", "300", "say", "ready", "sleep", "300", "crash", "6");
+	assert_int_equal(status_of(&t).alive, 1);
+	watching_kill(&t, pid, 0); /* waits for it */
+	assert_int_equal(watching_captures(&t, 1), 1);
+	c = watching_capture(&t, 0);
+	assert_int_equal(dc_capture_incident(c)->reason, DC_REASON_DEATH);
+	assert_int_equal(dc_capture_incident(c)->signal, SIGABRT);
+	assert_int_equal(dc_capture_process(c, 0)->alive, 1);
+	assert_int_equal(dc_capture_process(c, 0)->exit_known, 1);
+	assert_int_equal(dc_capture_process(c, 0)->exit_signal, SIGABRT);
+	assert_int_equal(events_of(c, 0), 600);
+	assert_int_equal(dc_stacks_open(c, 0, &stacks), 0);
+	assert_int_equal(dc_stacks_each(stacks, &all, note_crash, &crash), 1);
+	assert_int_equal(crash.signal, SIGABRT);
+	assert_int_equal(crash.sender_pid, pid); /* abort() and raise() send it */
+	dc_stacks_close(stacks);
 	dc_capture_close(c);
 }
 
@@ -535,6 +578,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_trigger_of_the_app, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_deaths, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reaped_before_it_is_seen, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_crash, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_captures_do_not_drain, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_overlapping_triggers_are_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_after_is_in_the_capture, setup, teardown),
