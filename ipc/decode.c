@@ -18,6 +18,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "ipc/lane.h"
+
 #define FAST_BYTES 128
 
 #define STEP_EVENT 1 /* *e is an event */
@@ -31,10 +33,6 @@
 #define RARE_KINDS                                                                                           \
 	(KIND_BIT(DC_KIND_END_TO) | KIND_BIT(DC_KIND_FLOW_OUT) | KIND_BIT(DC_KIND_FLOW_IN) |                 \
 	 KIND_BIT(DC_KIND_CONTEXT) | KIND_BIT(DC_KIND_STACK))
-
-#define DEPTH_LIMIT 0xffffu /* what END_TO and OPEN can name */
-#define KNOWN_BEGIN 1
-#define KNOWN_OPEN 2
 
 #define inline_always static inline __attribute__((always_inline))
 #define unlikely(x) __builtin_expect(!!(x), 0)
@@ -69,12 +67,6 @@ inline_always bool missing(const uint8_t *p, const uint8_t *end, size_t n, const
 	return !fast && (size_t)(end - p) < n;
 }
 
-inline_always uint64_t word_value(const struct dc_site_info *info, unsigned i, uint64_t w)
-{
-	uint64_t is_signed = info->zigzag >> i & 1;
-	return (w >> is_signed) ^ (0 - (w & is_signed));
-}
-
 /* Integers only, none dropped: a load and an add per argument. NULL: something else is there, start over. */
 inline_always const uint8_t *read_words(struct dc_event *e, const struct dc_site_info *info, const uint8_t *p)
 {
@@ -84,15 +76,15 @@ inline_always const uint8_t *read_words(struct dc_event *e, const struct dc_site
 		unsigned code = *p++, a = code & 15, b = code >> 4;
 		if (unlikely(((a - 1) | (b - 1)) > 7)) /* one of them is not 1 to 8 */
 			return NULL;
-		e->args[i].u = word_value(info, i, load(p, NULL, a, true));
-		e->args[i + 1].u = word_value(info, i + 1, load(p + a, NULL, b, true));
+		e->args[i].u = dc_lane_word(info, i, load(p, NULL, a, true));
+		e->args[i + 1].u = dc_lane_word(info, i + 1, load(p + a, NULL, b, true));
 		p += a + b;
 	}
 	if (count % 2) {
 		unsigned code = *p++; /* its high nibble is zero */
 		if (unlikely(code - 1 > 7))
 			return NULL;
-		e->args[i].u = word_value(info, i, load(p, NULL, code, true));
+		e->args[i].u = dc_lane_word(info, i, load(p, NULL, code, true));
 		p += code;
 	}
 	return p;
@@ -130,12 +122,7 @@ inline_always int read_word(union dc_value *v, uint8_t type, unsigned code, cons
 		return -EBADMSG;
 	uint64_t w = load(*pp, end, code, false);
 	*pp += code;
-	if (type == DC_TYPE_I64)
-		v->i = dc_unzigzag(w);
-	else if (type == DC_TYPE_F64)
-		v->u = __builtin_bswap64(w);
-	else
-		v->u = w;
+	*v = dc_lane_value(type, w);
 	return 0;
 }
 
@@ -205,21 +192,13 @@ static const struct dc_site_info *site_of(struct dc_lane_decoder *d, unsigned id
 	return &d->schema->sites[id];
 }
 
-inline_always void set_site(struct dc_event *e, unsigned id, const struct dc_site_info *info)
-{
-	e->site = (uint16_t)id;
-	e->info = info;
-	e->arg_count = info->arg_count;
-	e->args_dropped = 0;
-}
-
 static __attribute__((noinline)) int read_any_args(struct dc_lane_decoder *d, struct dc_event *e, unsigned id,
 						   const uint8_t **pp, const uint8_t *end)
 {
 	const struct dc_site_info *info = site_of(d, id, pp, end);
 	if (!info)
 		return -EBADMSG;
-	set_site(e, id, info);
+	dc_lane_set_site(e, id, info);
 	return read_mixed(e, info, pp, end);
 }
 
@@ -235,7 +214,7 @@ inline_always int read_site_args(struct dc_lane_decoder *d, struct dc_event *e, 
 	if (fast && !unlikely(id >= d->schema->count) && d->schema->sites[id].shape == DC_SHAPE_WORDS) {
 		const uint8_t *behind = read_words(e, &d->schema->sites[id], p);
 		if (!unlikely(!behind)) {
-			set_site(e, id, &d->schema->sites[id]);
+			dc_lane_set_site(e, id, &d->schema->sites[id]);
 			*pp = behind;
 			return 0;
 		}
@@ -245,8 +224,7 @@ inline_always int read_site_args(struct dc_lane_decoder *d, struct dc_event *e, 
 	return r;
 }
 
-/* The end of a span brings no name, so that of a nameless site is kept from its begin. */
-static __attribute__((noinline)) void keep_inline_name(struct dc_lane_decoder *d, uint32_t depth)
+void dc_lane_keep_name(struct dc_lane_decoder *d, uint32_t depth)
 {
 	char *name = d->inline_spans[d->inline_count % DC_DECODE_INLINE_MAX];
 	size_t n = strnlen(d->inline_name, sizeof d->inline_spans[0] - 1);
@@ -256,8 +234,7 @@ static __attribute__((noinline)) void keep_inline_name(struct dc_lane_decoder *d
 	d->open[depth].inline_number = d->inline_count++;
 }
 
-static __attribute__((noinline)) const struct dc_site_info *kept_inline_site(struct dc_lane_decoder *d,
-									     uint32_t depth)
+const struct dc_site_info *dc_lane_kept_site(struct dc_lane_decoder *d, uint32_t depth)
 {
 	uint32_t number = d->open[depth].inline_number;
 
@@ -268,50 +245,13 @@ static __attribute__((noinline)) const struct dc_site_info *kept_inline_site(str
 	return &d->inline_site;
 }
 
-inline_always void span_begin(struct dc_lane_decoder *d, struct reader *r, const struct dc_event *e)
-{
-	if (!unlikely(r->depth >= DC_DECODE_DEPTH_MAX)) {
-		d->open[r->depth].start_units = e->units;
-		d->open[r->depth].site = e->site;
-		d->open[r->depth].known = KNOWN_BEGIN;
-		if (unlikely(e->site == DC_SITE_INLINE))
-			keep_inline_name(d, r->depth);
-	}
-	r->depth += r->depth < DEPTH_LIMIT;
-}
-
-/* Closes the innermost span into *@e. The END of a span that was never open has depth 0. */
-inline_always void span_end(struct dc_lane_decoder *d, struct reader *r, struct dc_event *e)
-{
-	uint32_t depth = r->depth;
-	uint32_t top = depth - 1;
-
-	e->kind = DC_KIND_END;
-	e->arg_count = 0;
-	e->args_dropped = 0;
-	e->depth = depth;
-	r->depth = depth ? top : 0;
-	if (unlikely(top >= DC_DECODE_DEPTH_MAX || !d->open[top].known)) {
-		e->from_open = false;
-		e->site = 0;
-		e->start_units = ~UINT64_C(0);
-		e->info = NULL;
-		return;
-	}
-	uint16_t site = d->open[top].site;
-	e->from_open = d->open[top].known == KNOWN_OPEN;
-	e->site = site;
-	e->start_units = d->open[top].start_units;
-	e->info = unlikely(site == DC_SITE_INLINE) ? kept_inline_site(d, top) : &d->schema->sites[site];
-}
-
 static void span_end_implied(struct dc_lane_decoder *d, struct reader *r, struct dc_event *e)
 {
 	e->units = r->units;
 	e->implied = r->depth > r->implied_to;
 	if (!e->implied)
 		r->implied_to = 0;
-	span_end(d, r, e);
+	r->depth = dc_lane_end(d, r->depth, e);
 }
 
 static int read_end_to(struct dc_lane_decoder *d, struct reader *r, struct dc_event *e, const uint8_t **pp)
@@ -373,10 +313,7 @@ static int read_stack(struct dc_lane_decoder *d, const struct reader *r, struct 
 static __attribute__((noinline)) int read_rare(struct dc_lane_decoder *d, struct reader *r,
 					       struct dc_event *e, const uint8_t **pp)
 {
-	e->site = 0;
-	e->arg_count = 0;
-	e->args_dropped = 0;
-	e->info = NULL;
+	dc_lane_no_site(e);
 	switch (e->kind) {
 	case DC_KIND_END_TO:
 		return read_end_to(d, r, e, pp);
@@ -415,9 +352,9 @@ static int read_open(struct dc_lane_decoder *d, struct reader *r, struct dc_even
 	if (depth <= DC_DECODE_DEPTH_MAX) {
 		d->open[depth - 1].start_units = start_units;
 		d->open[depth - 1].site = e->site;
-		d->open[depth - 1].known = KNOWN_OPEN;
+		d->open[depth - 1].known = DC_LANE_KNOWN_OPEN;
 		if (e->site == DC_SITE_INLINE)
-			keep_inline_name(d, depth - 1);
+			dc_lane_keep_name(d, depth - 1);
 	}
 	e->units = r->units;
 	e->depth = depth;
@@ -437,11 +374,8 @@ static int read_thread(struct dc_lane_decoder *d, struct reader *r, struct dc_ev
 	d->serial = serial;
 	r->at = p + 24;
 	e->units = r->units;
-	e->site = 0;
-	e->arg_count = 0;
-	e->args_dropped = 0;
+	dc_lane_no_site(e);
 	e->depth = r->depth;
-	e->info = NULL;
 	e->tid = d->tid;
 	e->serial = d->serial;
 	e->comm = (const char *)p + 8;
@@ -487,23 +421,21 @@ inline_always int step(struct dc_lane_decoder *d, struct reader *r, struct dc_ev
 		return -EBADMSG;
 	r->units += load(p + 1, r->end, delta_bytes, fast);
 	p += 1 + delta_bytes;
-	e->units = r->units;
-	e->implied = false;
 	if (kind == DC_KIND_END) {
-		span_end(d, r, e);
+		e->units = r->units;
+		e->implied = false;
+		r->depth = dc_lane_end(d, r->depth, e);
 		r->at = p;
 		++*counts;
 		return STEP_EVENT;
 	}
-	e->kind = (uint8_t)kind;
-	e->from_open = false;
-	e->start_units = ~UINT64_C(0);
+	dc_lane_event(e, kind, r->units);
 	if (KIND_BIT(kind) & SITE_KINDS) {
 		int rc = read_site_args(d, e, &p, r->end, fast);
 		if (unlikely(rc < 0))
 			return rc;
 		if (kind == DC_KIND_BEGIN)
-			span_begin(d, r, e);
+			r->depth = dc_lane_begin(d, r->depth, e);
 		e->depth = r->depth;
 		r->at = p;
 		++*counts;
@@ -545,20 +477,13 @@ static int give_up(struct dc_lane_decoder *d, struct reader *r)
 	return -EBADMSG;
 }
 
-static void set_thread(const struct dc_lane_decoder *d, struct dc_event *e)
-{
-	e->tid = d->tid;
-	e->serial = d->serial;
-	e->lane = d->lane;
-}
-
 int dc_lane_next(struct dc_lane_decoder *d, struct dc_event *ret_event)
 {
 	struct reader r = reader_resume(d);
 	uint64_t counted = 0;
 	int rc = STEP_SKIP;
 
-	set_thread(d, ret_event);
+	dc_lane_set_thread(d, ret_event);
 	if (r.implied_to) {
 		span_end_implied(d, &r, ret_event);
 		rc = STEP_EVENT;
@@ -600,15 +525,23 @@ inline_always int run(struct dc_lane_decoder *d, struct dc_event *e, each_fn eac
 	return rc;
 }
 
-int dc_lane_decode(struct dc_lane_decoder *d, const uint8_t *chunk, size_t bytes, each_fn each, void *arg)
+int dc_lane_more(struct dc_lane_decoder *d, const uint8_t *at, size_t bytes, each_fn each, void *arg)
 {
 	struct dc_event e;
-	int r = dc_lane_feed(d, chunk, bytes);
-	if (r < 0)
-		return r;
-	set_thread(d, &e);
+	int r;
+
+	d->at = at;
+	d->end = at + bytes;
+	dc_lane_set_thread(d, &e);
 	r = run(d, &e, each, arg, true);
 	return r ? r : run(d, &e, each, arg, false);
+}
+
+int dc_lane_decode(struct dc_lane_decoder *d, const uint8_t *chunk, size_t bytes, each_fn each, void *arg)
+{
+	int r = dc_lane_feed(d, chunk, bytes);
+
+	return r < 0 ? r : dc_lane_more(d, d->at, (size_t)(d->end - d->at), each, arg);
 }
 
 void dc_lane_init(struct dc_lane_decoder *d, const struct dc_schema *schema)
@@ -620,7 +553,7 @@ void dc_lane_init(struct dc_lane_decoder *d, const struct dc_schema *schema)
 
 static bool header_is_one(const struct dc_chunk_header *h)
 {
-	return h->depth <= DEPTH_LIMIT && h->opens <= DC_OPEN_OUTER + DC_OPEN_INNER && h->opens <= h->depth &&
+	return h->depth <= DC_LANE_DEPTH_LIMIT && h->opens <= DC_OPEN_OUTER + DC_OPEN_INNER && h->opens <= h->depth &&
 	       h->first_event < UINT64_MAX - 0xffff;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Decoding a lane: chunk bytes in, events out. This exists once; the watcher's tail, show, export and the
- * viewer all sit on it.
+ * viewer all sit on it. (What an event means is in lane.h, which also the reader of settled columns sits on.)
  *
  * The decoder trusts nothing: a chunk that does not parse yields the events before the fault, then -EBADMSG. It
  * allocates nothing and never blocks. Text and stack pointers of an event point into the chunk that was fed.
