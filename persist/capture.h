@@ -97,7 +97,8 @@ void dc_cursor_close(struct dc_cursor *cur);
  * statistics)
  *
  * Events of one lane (event->lane) come in order; lanes are not merged and may take turns. Whole chunks are
- * delivered, also what lies beyond the window. A non-zero return of @each stops and is returned.
+ * delivered, also what lies beyond the window. What an event points to lasts until @each returns. A non-zero return of
+ * @each stops and is returned.
  */
 int dc_capture_each(struct dc_capture *c, unsigned process,
 		    int (*each)(void *arg, const struct dc_event *event), void *arg);

@@ -53,6 +53,16 @@ static int join_into(struct dc_cache_slot *slot, const uint8_t *columns, size_t 
 	return r;
 }
 
+/* The payload just read; the slot's buffer is where the next one goes. */
+static void slot_take(struct dc_capture *c, struct dc_cache_slot *slot, const struct dc_block_ref *b)
+{
+	slot->bytes = b->plain_bytes;
+	if (b->flags & DC_BLOCK_ZSTD)
+		swap_buffers(&slot->payload, &slot->room, &c->plain, &c->plain_room);
+	else
+		swap_buffers(&slot->payload, &slot->room, &c->stored, &c->stored_room);
+}
+
 static int slot_fill(struct dc_capture *c, struct dc_cache_slot *slot, const struct dc_block_ref *b)
 {
 	char name[DC_BLOCK_NAME_BYTES];
@@ -68,12 +78,18 @@ static int slot_fill(struct dc_capture *c, struct dc_cache_slot *slot, const str
 					 dc_block_name(b, name));
 		return r;
 	}
-	slot->bytes = b->plain_bytes;
-	if (b->flags & DC_BLOCK_ZSTD)
-		swap_buffers(&slot->payload, &slot->room, &c->plain, &c->plain_room);
-	else
-		swap_buffers(&slot->payload, &slot->room, &c->stored, &c->stored_room);
+	slot_take(c, slot, b);
 	return 0;
+}
+
+int dc_capture_columns(struct dc_capture *c, uint32_t block, struct dc_cache_slot *slot)
+{
+	const uint8_t *payload;
+	int r = dc_capture_payload(c, &c->blocks[block], &payload);
+
+	if (r == 0)
+		slot_take(c, slot, &c->blocks[block]);
+	return r;
 }
 
 /* The block's CHUNKS payload, valid until the next call. */

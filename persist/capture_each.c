@@ -5,6 +5,9 @@
  * Chunks are taken in the order of the file, so that each block is read once, with one decoder per lane. That is also
  * the order of each lane, as everything that writes captures goes forward in time; where a file has it otherwise,
  * lanes are taken one after the other instead, which is right in any case but may read blocks more than once.
+ *
+ * A block of columns of which every chunk is wanted, one after the other (in a settled file: all of them), is read
+ * straight from the columns. Any other chunk comes by its bytes.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,6 +15,7 @@
 
 #include "ipc/cleanup.h"
 #include "persist/capture_inside.h"
+#include "persist/columns_inside.h"
 
 typedef int (*each_fn)(void *arg, const struct dc_event *event);
 
@@ -24,12 +28,22 @@ struct plan {
 	uint32_t first_chunk;
 	uint32_t chunk_count;
 	struct dc_lane_decoder **decoders; /* by lane, made when first needed */
+	struct dc_columns columns;         /* of the block that is read straight from them */
+	struct dc_cache_slot payload;      /* its .block says which that is; ~0: none */
 };
+
+static void end_columns(struct plan *p)
+{
+	dc_columns_close(&p->columns);
+	p->payload.block = UINT32_MAX;
+}
 
 static void plan_cleanup(struct plan *p)
 {
 	for (uint32_t i = 0; p->decoders && i < p->lane_count; i++)
 		free(p->decoders[i]);
+	end_columns(p);
+	free(p->payload.payload);
 	free(p->decoders);
 	free(p->lane_of);
 	free(p->order);
@@ -62,6 +76,7 @@ static bool keeps_lanes_in_order(const struct plan *p)
 
 static int plan_init(struct plan *p, struct dc_capture *c, unsigned process)
 {
+	p->payload.block = UINT32_MAX;
 	while (p->first_lane < c->lane_count && c->lanes[p->first_lane].process < process)
 		p->first_lane++;
 	const struct dc_lane_ref *lane = c->lanes + p->first_lane;
@@ -95,6 +110,37 @@ static struct dc_lane_decoder *decoder_of(struct plan *p, uint32_t lane, const s
 	return p->decoders[lane];
 }
 
+/* Whether the chunks at @place and after are those of @block, all of them and in its order. */
+static bool are_next(const struct dc_capture *c, const struct plan *p, uint32_t place, uint32_t block)
+{
+	if (p->columns.block.count > p->chunk_count - place)
+		return false;
+	for (uint32_t i = 0; i < p->columns.block.count; i++) {
+		const struct dc_chunk_ref *ref = &c->chunks[p->order[place + i]];
+
+		if (ref->block != block || ref->entry != i ||
+		    ref->bytes != dc_columns_chunk_bytes(&p->columns, i))
+			return false;
+	}
+	return true;
+}
+
+/* What is wrong with a block, if anything, will be found and said when its chunks are asked for instead. */
+static void begin_columns(struct dc_capture *c, struct plan *p, uint32_t place)
+{
+	const struct dc_chunk_ref *ref = &c->chunks[p->order[place]];
+
+	if (ref->entry || c->blocks[ref->block].type != DC_BLOCK_COLUMNS ||
+	    dc_capture_columns(c, ref->block, &p->payload) < 0)
+		return;
+	if (dc_columns_open(&p->columns, p->payload.payload, p->payload.bytes) == 0 &&
+	    are_next(c, p, place, ref->block) &&
+	    dc_columns_understand(&p->columns, c->processes[ref->process].schema))
+		p->payload.block = ref->block;
+	else
+		end_columns(p);
+}
+
 /* What totals want to know besides the events: when a chunk begins, and when all of it was delivered. */
 struct hooks {
 	void (*begin)(void *arg, const struct dc_chunk_ref *ref, const struct dc_lane_decoder *d);
@@ -118,18 +164,22 @@ static int decode_chunk(struct dc_capture *c, struct plan *p, const struct dc_ch
 {
 	uint32_t lane = p->lane_of[ref - c->chunks - p->first_chunk];
 	struct dc_lane_decoder *d = decoder_of(p, lane, c->processes[ref->process].schema);
+	const bool columns = ref->block == p->payload.block;
 	const uint8_t *bytes;
 
 	if (!d)
 		return -ENOMEM;
-	int r = dc_capture_chunk(c, ref, &bytes);
+	int r = columns ? 0 : dc_capture_chunk(c, ref, &bytes);
 	if (r < 0)
 		return r == -EBADMSG ? 0 : r; /* noted when its block was read */
 	hooks->begin(arg, ref, d);
 	uint64_t before = d->events;
-	r = dc_lane_decode(d, bytes, ref->bytes, each, arg);
+	r = columns ? dc_columns_each(&p->columns, d, each, arg)
+		    : dc_lane_decode(d, bytes, ref->bytes, each, arg);
 	if (d->faulty || (r == 0 && d->events - before != ref->events))
 		dc_capture_chunk_fault(c, ref, d->events - before);
+	if (columns && (d->faulty || p->columns.chunk == p->columns.block.count))
+		end_columns(p);
 	if (d->faulty)
 		r = 0;
 	hooks->end(arg, ref);
@@ -144,8 +194,11 @@ static int each_chunk(struct dc_capture *c, unsigned process, each_fn each, void
 
 	if (r == 0)
 		r = plan_init(&p, c, process);
-	for (uint32_t i = 0; i < p.chunk_count && r == 0; i++)
+	for (uint32_t i = 0; i < p.chunk_count && r == 0; i++) {
+		if (p.payload.block == UINT32_MAX)
+			begin_columns(c, &p, i);
 		r = decode_chunk(c, &p, &c->chunks[p.order[i]], each, arg, hooks);
+	}
 	return r;
 }
 

@@ -159,6 +159,9 @@ void dc_capture_process_fini(struct dc_capture_process *p);
 int dc_capture_index(struct dc_capture *c);
 /* The chunk's bytes, in the cache: valid until the next call. -EBADMSG: its block has become unreadable. */
 int dc_capture_chunk(struct dc_capture *c, const struct dc_chunk_ref *ref, const uint8_t **ret_bytes);
+/* The payload of a COLUMNS block as it is, in the caller's own slot, which is to be zeroed first. Return: as
+ * dc_capture_payload(). */
+int dc_capture_columns(struct dc_capture *c, uint32_t block, struct dc_cache_slot *slot);
 void dc_capture_chunk_fault(struct dc_capture *c, const struct dc_chunk_ref *ref, uint64_t decoded);
 
 /*

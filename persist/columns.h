@@ -4,7 +4,8 @@
  * block comes out (and is then compressed); dc_columns_join() gives back the CHUNKS payload, byte for byte.
  *
  * This is a pure matter of storage: it never fails on odd bytes. What does not look like the recorder's own
- * encoding is kept as it stands. Layout and reasons are in columns.c and FORMAT.md.
+ * encoding is kept as it stands. Layout and reasons are in columns_layout.h and FORMAT.md. Reading events without
+ * joining is a matter inside of persist, see columns_inside.h.
  */
 #pragma once
 

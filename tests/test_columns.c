@@ -9,7 +9,8 @@
 #include <errno.h>
 
 #include "persist/columns.h"
-#include "persist/columns_layout.h"
+#include "persist/columns_inside.h"
+#include "tests/eventhash.h"
 #include "tests/httpmix.h"
 
 /* Chunks, in order, as the payload of a CHUNKS block wants them. */
@@ -40,7 +41,72 @@ static uint8_t *exact(const void *from, size_t bytes)
 	return copy;
 }
 
-/* Splits and joins, and demands the same bytes. Return: bytes of the columns; *@ret_head what was made of them. */
+/* --- the events straight from the columns, and those of the joined chunks --- */
+
+struct reading {
+	uint64_t hash;
+	uint64_t events;
+	uint64_t stop_at; /* 0: never */
+};
+
+static int read_event(void *arg, const struct dc_event *e)
+{
+	struct reading *r = arg;
+
+	r->hash = r->hash * 31 + event_hash(e);
+	return ++r->events == r->stop_at ? 7 : 0;
+}
+
+static uint64_t understood; /* blocks that were read both ways */
+
+/* Both are told to stop after as many events. False: nothing more can be read from the columns. */
+static bool same_chunk(struct dc_columns *c, struct dc_lane_decoder d[2], const uint8_t *chunk, size_t bytes,
+		       uint64_t stop_at)
+{
+	struct reading is = {.stop_at = stop_at}, shall = is;
+	int r = dc_columns_each(c, &d[0], read_event, &is);
+
+	assert_int_equal(r, dc_lane_decode(&d[1], chunk, bytes, read_event, &shall));
+	assert_int_equal(is.events, shall.events);
+	assert_int_equal(is.hash, shall.hash);
+	assert_int_equal(d[0].faulty, d[1].faulty);
+	if (r)
+		return false;
+	assert_int_equal(d[0].events, d[1].events);
+	assert_int_equal(d[0].next_event, d[1].next_event);
+	assert_int_equal(d[0].overwritten, d[1].overwritten);
+	assert_int_equal(d[0].units, d[1].units);
+	assert_int_equal(d[0].depth, d[1].depth);
+	return true;
+}
+
+static void same_events(const void *columns, size_t bytes, const uint8_t *joined, uint64_t stop_at)
+{
+	struct dc_lane_decoder *d = calloc(2, sizeof *d);
+	struct dc_schema *schema;
+	struct dc_columns c;
+	struct dc_chunk_copy e;
+
+	assert_int_equal(dc_schema_new(sites, site_count, "", 0, &schema), 0);
+	assert_int_equal(dc_columns_open(&c, columns, bytes), 0);
+	dc_lane_init(&d[0], schema);
+	dc_lane_init(&d[1], schema);
+	if (dc_columns_understand(&c, schema)) {
+		understood++;
+		while (c.chunk < c.block.count) {
+			memcpy(&e, joined + sizeof c.block + c.chunk * sizeof e, sizeof e);
+			if (!same_chunk(&c, d, joined + c.block.data_offset + e.offset,
+					dc_state_bytes(e.state), stop_at))
+				break;
+		}
+	}
+	dc_columns_close(&c);
+	dc_schema_free(schema);
+	free(d);
+}
+
+/* Splits and joins, and demands the same bytes. Return: bytes of the columns; *@ret_head what was made of
+ * them. */
 static size_t round_trip(const uint8_t *payload, size_t bytes, struct dc_columns_head *ret_head)
 {
 	uint8_t *joined = malloc(bytes + DC_COLUMNS_SLACK);
@@ -54,6 +120,8 @@ static size_t round_trip(const uint8_t *payload, size_t bytes, struct dc_columns
 	memset(joined, 0xee, bytes + DC_COLUMNS_SLACK);
 	assert_int_equal(dc_columns_join(columns, columns_bytes, joined, bytes + DC_COLUMNS_SLACK), 0);
 	assert_memory_equal(joined, payload, bytes);
+	same_events(columns, columns_bytes, joined, 0);
+	same_events(columns, columns_bytes, joined, 1 + random_number() % 300);
 	memcpy(&block, columns, sizeof block);
 	memcpy(ret_head, (uint8_t *)columns + block.data_offset, sizeof *ret_head);
 	free(columns);
@@ -195,14 +263,17 @@ static void make_all(struct list *list, unsigned events)
 
 static void test_events_round_trip(void **state)
 {
-	/* Whatever the recorder writes comes back the same, and only what is meant to is an escape. */
+	/* Whatever the recorder writes comes back the same, bytes and events, and only what is meant to is an
+	 * escape. */
 	struct list list = {0};
 	struct dc_columns_head head;
 
 	(void)state;
 	make_all(&list, 20000);
 	assert_true(list.count > 10);
+	understood = 0;
 	round_trip_list(&list, &head);
+	assert_int_equal(understood, 2);
 	assert_int_equal(head.op_bytes, 1);
 	assert_true(head.shape_count > 10);
 	assert_true(head.wide_count > 100);
@@ -220,7 +291,9 @@ static void test_mixes_leave_nothing_irregular(void **state)
 		struct dc_columns_head head;
 
 		list_take(&list, mix_ring(mix, 100000));
+		understood = 0;
 		round_trip_list(&list, &head);
+		assert_int_equal(understood, 2);
 		assert_true(head.escape_count <= list.count);
 		assert_true(head.op_count - head.escape_count == list.events);
 		list_free(&list);
@@ -235,15 +308,16 @@ static void test_many_shapes_round_trip(void **state)
 	struct dc_columns_head head;
 
 	(void)state;
+	understood = 0;
 	site_count = DC_SITE_MAX;
 	for (unsigned i = 0; i < DC_SITE_MAX; i++)
-		sites[i] = (struct dc_ring_site){.arg_count = 1, .types = {DC_TYPE_U64}};
+		sites[i] = (struct dc_ring_site){.published = 1, .arg_count = 1, .types = {DC_TYPE_U64}};
 	for (unsigned i = 0; i < 6000; i++) {
 		struct maker_arg arg = MAKE_U64(i);
 
 		if (i % 500 == 0)
 			chunk_maker_init(&c, &(struct chunk_maker_opts){.first_event = i});
-		chunk_maker_event(&c, i < 4000 ? DC_KIND_INSTANT : DC_KIND_COUNTER, i, (uint16_t)(i % 4000),
+		chunk_maker_event(&c, i < 4000 ? DC_KIND_INSTANT : DC_KIND_COUNTER, i, (uint16_t)(1 + i % 4000),
 				  &arg, 1);
 		if (i % 500 == 499)
 			list_add(&list, chunk_maker_state(&c), 0, c.bytes);
@@ -257,6 +331,7 @@ static void test_many_shapes_round_trip(void **state)
 	round_trip_list(&list, &head);
 	assert_int_equal(head.shape_count, DC_SHAPE_MAX);
 	assert_true(head.escape_count > 0);
+	assert_int_equal(understood, 4);
 	list_free(&list);
 }
 
@@ -287,6 +362,7 @@ static void test_any_bytes_round_trip(void **state)
 	struct list like = {0};
 
 	(void)state;
+	understood = 0;
 	make_all(&like, 3000);
 	for (unsigned i = 0; i < 400; i++) {
 		struct list list = {0};
@@ -297,6 +373,7 @@ static void test_any_bytes_round_trip(void **state)
 		round_trip_list(&list, &head);
 		list_free(&list);
 	}
+	assert_true(understood > 100);
 	list_free(&like);
 }
 
@@ -318,6 +395,26 @@ static void test_largest_chunk_round_trips(void **state)
 	}
 }
 
+/* What joins need not be understood; what is understood is read as far as it fits. */
+static void try_each(const uint8_t *columns, size_t bytes, bool joins)
+{
+	struct dc_lane_decoder *d = malloc(sizeof *d);
+	struct dc_schema *schema;
+	struct dc_columns c;
+	int r = dc_columns_open(&c, columns, bytes);
+
+	assert_true(r == 0 || !joins);
+	assert_int_equal(dc_schema_new(sites, site_count, "", 0, &schema), 0);
+	dc_lane_init(d, schema);
+	if (r == 0 && dc_columns_understand(&c, schema))
+		while (r == 0 && c.chunk < c.block.count)
+			r = dc_columns_each(&c, d, read_event, &(struct reading){0});
+	assert_true(r == 0 || r == -EBADMSG);
+	dc_columns_close(&c);
+	dc_schema_free(schema);
+	free(d);
+}
+
 static void try_join(const uint8_t *columns, size_t bytes)
 {
 	uint8_t *copy = exact(columns, bytes), *joined;
@@ -331,6 +428,7 @@ static void try_join(const uint8_t *columns, size_t bytes)
 		free(joined);
 	}
 	assert_true(r == 0 || r == -EBADMSG);
+	try_each(copy, bytes, r == 0);
 	free(copy);
 }
 
