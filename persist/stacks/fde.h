@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Which frame description (FDE) speaks of an address of a module. Asked are, one after the other:
+ *
+ *   1. the search table in .eh_frame_hdr
+ *   2. .eh_frame, where there is no such table: all of it is read once, at the first question
+ *   3. .debug_frame, likewise
+ *
+ * Nothing of what the description says is looked at, but where in .eh_frame or .debug_frame it stands.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "ipc/cleanup.h"
+
+struct dc_module;
+struct dc_fde_entry;
+
+struct dc_fde_index {
+	const struct dc_module *module;
+	struct dc_fde_entry *entries; /* sorted by begin */
+	uint32_t count;
+	bool built;
+};
+
+struct dc_fde {
+	bool debug; /* from .debug_frame: */
+	uint64_t at; /* false: virtual address; true: offset in the section */
+	uint64_t common; /* .debug_frame: offset of the CIE in the section */
+};
+
+void dc_fde_index_init(struct dc_fde_index *x, const struct dc_module *m);
+void dc_fde_index_fini(struct dc_fde_index *x);
+
+/* Return: 0; -ENOENT; -ENOMEM. */
+int dc_fde_find(struct dc_fde_index *x, uint64_t vaddr, struct dc_fde *ret_fde);
