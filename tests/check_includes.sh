@@ -33,6 +33,7 @@ check() {
 	once 'zstd\.h'
 	once 'liburing\.h'
 	once 'xxhash\.h'
+	once 'libunwind\.h'
 	once 'ini\.h'
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * From registers and a copy of the stack to return addresses, with libunwind's remote accessors: memory is the copied
- * stack, then the modules' files (by their maps), and nothing else. Runs in the sandboxed child. One address space per
- * process, kept over all its samples; identical stacks are unwound once.
+ * stack, then the module of the frame's code (by its map), and nothing else. Runs in the sandboxed child. One unwinder per
+ * process, kept over all its samples: what libunwind says of a program counter is asked for once. (Whole stacks are not
+ * compared: to hash a copy takes longer than to unwind it again.) System calls, for a filter: mmap, munmap, rt_sigprocmask.
  */
 #pragma once
 
@@ -14,7 +15,7 @@
 
 struct dc_unwinder;
 
-/* A mapping and the file behind it; @module NULL: the file is not to be had, and a frame in it ends the walk. */
+/* An executable mapping and the file behind it; @module NULL: none is to be had: only frame pointers lead out of it. */
 struct dc_unwind_map {
 	uint64_t start;
 	uint64_t end;
@@ -29,18 +30,23 @@ DC_DEFINE_CLEANUP(dc_unwinder, struct dc_unwinder *, dc_unwinder_free)
 
 struct dc_unwound {
 	uint32_t count;
-	bool to_root; /* the outermost frame was reached: no more return addresses, as the ABI marks it, or main's caller */
-	uint32_t stack_used; /* bytes of the copy that were looked at: what a copy would have needed */
+	/*
+	 * The outermost frame was reached: its description says that it has no caller (_start, clone), its return address is
+	 * 0, or nothing describes it and its frame pointer is 0, as the ABI has it at the start of processes and threads.
+	 */
+	bool to_root;
+	uint32_t stack_used; /* from the start of the copy to the last byte looked at: a shorter copy would not do */
 	uint64_t addresses[DC_STACKS_DEPTH_MAX]; /* innermost first; as they are in registers and on the stack */
-	uint8_t flags[DC_STACKS_DEPTH_MAX]; /* DC_FRAME_CALL, DC_FRAME_SIGNAL */
+	uint8_t flags[DC_STACKS_DEPTH_MAX]; /* DC_FRAME_CALL, DC_FRAME_SIGNAL (the trampoline that a handler returns to), or 0: exact */
 };
 
 /*
  * dc_unwind() - one sample
  * @regs, @reg_count: ipc/registers.h. @stack: @stack_bytes copied from the stack pointer up.
- * At least one frame comes back, the program counter itself. A first frame outside of any map is tried as a call through
- * a bad pointer (return address at the stack pointer). Cyclic or senseless unwind tables end the walk. Return: 0,
- * -EINVAL: registers of another machine.
+ * At least one frame comes back, the program counter itself. One outside of any map is tried as a call through a bad
+ * pointer (return address at the stack pointer). Code without unwind tables (of JITs): by the frame pointer, where it leads
+ * up the stack to behind a call. Cyclic or senseless unwind tables end the walk. Return: 0, -EINVAL: registers of another
+ * machine.
  */
 int dc_unwind(struct dc_unwinder *u, const uint64_t *regs, unsigned reg_count, const uint8_t *stack, uint32_t stack_bytes,
 	      struct dc_unwound *ret_unwound);

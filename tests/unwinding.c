@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+#include "unwinding.h"
+
+#include <err.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static struct dc_module *module_of(struct scene *s, const char *path, uint32_t i)
+{
+	static char paths[SCENE_MAPS_MAX][512];
+	CLEANUP(close_fd) int fd = -1;
+
+	snprintf(paths[i], sizeof paths[i], "%s", path);
+	for (uint32_t k = 0; k < i; k++)
+		if (s->modules[k] && strcmp(paths[k], path) == 0)
+			return (struct dc_module *)(uintptr_t)s->maps[k].module;
+	if (strcmp(path, "[vdso]") == 0)
+		return dc_module_open_vdso(&s->modules[i]) < 0 ? NULL : s->modules[i];
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 || dc_module_open(fd, &s->modules[i]) < 0 ? NULL : s->modules[i];
+}
+
+static void map_take(struct scene *s, const char *line)
+{
+	struct dc_unwind_map *m = &s->maps[s->count];
+	char path[512] = "", rights[8];
+
+	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %7s %" SCNx64 " %*s %*s %511s", &m->start, &m->end, rights,
+		   &m->offset, path) < 4 ||
+	    rights[2] != 'x')
+		return;
+	if (s->count == SCENE_MAPS_MAX)
+		errx(1, "more mappings than a test has");
+	const char *slash = strrchr(path, '/');
+	snprintf(s->names[s->count], sizeof s->names[0], "%.63s", slash ? slash + 1 : path);
+	m->module = *path ? module_of(s, path, s->count) : NULL;
+	s->count++;
+}
+
+void scene_open(struct scene *s, pid_t pid)
+{
+	char path[64], line[1024];
+
+	memset(s, 0, sizeof *s);
+	snprintf(path, sizeof path, "/proc/%d/maps", (int)pid);
+	CLEANUP(fclose) FILE *f = fopen(pid ? path : "/proc/self/maps", "re");
+	while (f && fgets(line, sizeof line, f))
+		map_take(s, line);
+	if (!s->count || dc_unwinder_new(s->maps, s->count, &s->unwinder) < 0)
+		errx(1, "no maps of %d", (int)pid);
+}
+
+void scene_close(struct scene *s)
+{
+	dc_unwinder_free(s->unwinder);
+	for (uint32_t i = 0; i < s->count; i++)
+		dc_module_close(s->modules[i]);
+}
+
+const char *scene_name(const struct scene *s, uint64_t address)
+{
+	for (uint32_t i = 0; i < s->count; i++)
+		if (address >= s->maps[i].start && address < s->maps[i].end)
+			return s->names[i];
+	return "";
+}
+
+void regs_of(const ucontext_t *uc, uint64_t *ret_regs)
+{
+#if defined(__x86_64__)
+	static const int order[DC_REGS] = {REG_RAX, REG_RDX, REG_RCX, REG_RBX, REG_RSI, REG_RDI,
+					   REG_RBP, REG_RSP, REG_R8,  REG_R9,  REG_R10, REG_R11,
+					   REG_R12, REG_R13, REG_R14, REG_R15, REG_RIP};
+	for (unsigned i = 0; i < DC_REGS; i++)
+		ret_regs[i] = (uint64_t)uc->uc_mcontext.gregs[order[i]];
+#else
+	memcpy(ret_regs, uc->uc_mcontext.regs, 31 * sizeof *ret_regs);
+	ret_regs[DC_REG_SP] = uc->uc_mcontext.sp;
+	ret_regs[DC_REG_PC] = uc->uc_mcontext.pc;
+#endif
+}
