@@ -1,8 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Work on hostile files in a child that can do nothing but read, compute and write to its pipe: seccomp (no network, no
- * opening for writing, no new processes, no writes but to the pipe), limits of memory and CPU, a time-out. A crash or a
- * time-out there is an errno here.
+ * Work on hostile files in a child that can do nothing but read, compute and write to its pipe: seccomp (filter.h: no
+ * network, no opening for writing, no new processes, no writes but to the pipe), limits of memory and CPU, a time-out. A
+ * crash or a time-out there is an errno here.
+ *
+ *     parent                                child
+ *     pipe, fork ─────────────────────────► lets go of what it must not have: descriptors but plain files and directories
+ *     poll pipe and pidfd                   opened for reading, writable shared memory, signal handlers
+ *       ◄──────── what @work writes ─────── limits, filter, @work
+ *     at its end, the time-out, too many bytes: kill, wait
+ *
+ * What it can still do is read files that the caller may read, so what comes back is not only untrusted but may be anything
+ * the caller could read: it belongs in files whose owner may know that.
  */
 #pragma once
 
@@ -11,6 +20,10 @@
 
 struct dc_sandbox {
 	int64_t time_ns; /* wall clock, for all of it */
+	/*
+	 * Of its own beyond what it was born with, by RLIMIT_DATA: RLIMIT_AS would also count the files it maps, which are the
+	 * page cache's, and debug info may be larger than all else. 0: no limit. None in sanitized builds: their shadow is data.
+	 */
 	uint64_t memory_bytes;
 	int nice; /* 0..19 */
 };
@@ -18,11 +31,14 @@ struct dc_sandbox {
 /*
  * dc_sandbox_run() - fork, lock down, run @work in the child with the write end of a pipe; collect what it writes
  * @work: its return, 0 or -errno, becomes ours when it ends by itself. It may use malloc: the parent's other threads do
- * not exist in the child, and glibc makes its heap usable there.
+ * not exist in the child, and glibc makes its heap usable there; locks of ours need pthread_atfork(). @out_fd blocks when
+ * the parent is slow, and cannot be closed.
  * @max_bytes: more than that is cut off, the child killed, -E2BIG.
- * Return: 0; @work's error; -ETIMEDOUT; -ENOMEM; -EFAULT: it crashed (*@ret_signal, when not NULL, says how); -errno of
- * fork. In every case what was written before is in *@ret_bytes (caller frees; may be NULL with size 0): the sender
+ * Return: 0; @work's error; -ETIMEDOUT; -E2BIG; -EFAULT: it crashed, or asked the kernel for what it must not have
+ * (*@ret_signal, when not NULL, says how; SIGSYS is the latter); -EPERM where there is no seccomp; -ENOMEM; -errno of fork
+ * and pipe. In every case what was written before is in *@ret_bytes (caller frees; may be NULL with size 0): the sender
  * frames it so that a whole part is of use.
+ * Context: any thread. The child is waited for, whatever happens. SIGCHLD must not be ignored.
  */
 int dc_sandbox_run(const struct dc_sandbox *limits, int (*work)(void *arg, int out_fd), void *arg, size_t max_bytes,
 		   uint8_t **ret_bytes, size_t *ret_size, int *ret_signal);
