@@ -11,9 +11,13 @@
  *   control   its part is mapped a second time, read-only, at an address that children inherit; a child's own ring is
  *             mapped over it, so the sites' pointers stay good
  *   magic     last
+ *
+ * Signals are blocked from the election of the starter to its end: a handler that leaves by siglongjmp() would take the
+ * starter away with half a ring, and nobody would ever start again; a slow one would keep all other threads waiting.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
@@ -639,6 +643,27 @@ static uint32_t start_wait(const struct dc_recorder *r)
 	return phase;
 }
 
+/*
+ * The kernel's mask, not libc's: glibc hides two signals of its own from sigprocmask(), and asynchronous cancellation is
+ * one of them. Those that our own instructions raise stay: blocked, they would kill. A sandbox may answer a system call
+ * of ours by SIGSYS.
+ */
+#define SIGNAL(n) (UINT64_C(1) << ((n) - 1))
+#define SIGNALS_OWN                                                                                                    \
+	(SIGNAL(SIGILL) | SIGNAL(SIGTRAP) | SIGNAL(SIGBUS) | SIGNAL(SIGFPE) | SIGNAL(SIGSEGV) | SIGNAL(SIGSYS))
+
+static uint64_t signals_block(void)
+{
+	uint64_t all = ~SIGNALS_OWN, before = 0;
+	dc_sys(SYS_rt_sigprocmask, SIG_BLOCK, &all, &before, sizeof all);
+	return before;
+}
+
+static void signals_restore(uint64_t before)
+{
+	dc_sys(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof before);
+}
+
 static int start_elected(struct dc_recorder *r, const struct dc_opts *opts)
 {
 	int err = start_now(r, opts);
@@ -655,14 +680,16 @@ static int start_elected(struct dc_recorder *r, const struct dc_opts *opts)
 static int start_from(struct dc_recorder *r, uint32_t phase, const struct dc_opts *opts)
 {
 	int err = -EALREADY;
+	uint64_t signals = signals_block();
 	uint32_t outer = starting_here;
-	starting_here = 1; /* first, so that no handler on top of us waits for us */
+	starting_here = 1; /* first, so that no handler of a signal of our own making waits for us */
 	DC_BARRIER_();
 	if (__atomic_compare_exchange_n(&r->phase, &phase, DC_PHASE_STARTING, false, __ATOMIC_ACQUIRE,
 					__ATOMIC_RELAXED)) /* [phase] acquire; elects one */
 		err = start_elected(r, opts);
 	DC_BARRIER_();
 	starting_here = outer;
+	signals_restore(signals);
 	return err;
 }
 

@@ -256,6 +256,44 @@ static void test_jump_out(void **state)
 	guest_rings_free(&rings);
 }
 
+static void on_jump_early(int signo)
+{
+	(void)signo;
+	handled = handled + 1;
+	siglongjmp(out, 1);
+}
+
+/* A start takes some 100 µs, many times that under a sanitizer: later children jump out later. */
+static void jump_out_of_start(void *arg)
+{
+	struct dc_stats stats = {.size = sizeof stats};
+	struct itimerval once = {.it_value = {0, 10 + (intptr_t)arg % 25 * (GUEST_SANITIZED ? 100 : 10)}};
+	signal(SIGALRM, on_jump_early);
+	if (sigsetjmp(out, 1) == 0) {
+		NEED(setitimer(ITIMER_REAL, &once, NULL) == 0);
+		for (;;)
+			loop(1);
+	}
+	NEED(handled == 1);
+	loop(10);
+	NEED(dc_stats(&stats) == 0 && stats.ring[0]);
+	DC_INSTANT("after");
+}
+
+/* Claim: a handler that leaves by siglongjmp() while the process starts to record leaves a process that records. */
+static void test_jump_out_of_start(void **state)
+{
+	static struct guest_rings rings;
+	(void)state;
+	for (intptr_t i = 0; i < (GUEST_SANITIZED ? 25 : 100); i++) {
+		assert_int_equal(guest_run(jump_out_of_start, (void *)i), 0);
+		struct guest_ring *r = guest_only(&rings);
+		assert_int_equal(r->header.magic, DC_RING_MAGIC);
+		guest_rings_free(&rings);
+		guest_clean();
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -265,6 +303,7 @@ int main(void)
 		cmocka_unit_test_teardown(test_start_under_fire, guest_teardown),
 		cmocka_unit_test_teardown(test_three_levels, guest_teardown),
 		cmocka_unit_test_teardown(test_jump_out, guest_teardown),
+		cmocka_unit_test_teardown(test_jump_out_of_start, guest_teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
