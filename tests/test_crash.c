@@ -18,7 +18,11 @@
 #include "ipc/registers.h"
 #include "recorder/dashcam.h"
 
+#ifdef __clang__
+#define NOINLINE __attribute__((noinline)) /* it does not clone */
+#else
 #define NOINLINE __attribute__((noinline, noclone))
+#endif
 
 static void *volatile null;
 static void (*volatile null_function)(void);
