@@ -19,7 +19,7 @@ once() {
 
 libc_only() {
 	[ -d recorder ] || return
-	sources recorder ipc | xargs -r grep -HnE '#[[:space:]]*include[[:space:]]*<(zstd|liburing|xxhash|libunwind|elfutils|dwarf|ini|curl)' |
+	sources recorder ipc | xargs -r grep -HnE '#[[:space:]]*include[[:space:]]*<(zstd|liburing|xxhash|libunwind|elfutils|dwarf|gelf|libelf|libiberty|lzma|ini|curl)' |
 		sed 's/$/: recorder\/ and ipc\/ use libc only/'
 }
 
@@ -35,6 +35,10 @@ check() {
 	once 'xxhash\.h'
 	once 'libunwind\.h'
 	once 'ini\.h'
+	once 'elfutils/libdw\.h'
+	once 'gelf\.h'
+	once 'libiberty/demangle\.h'
+	once 'lzma\.h'
 }
 
 plant ipc/a.c 'ipc/ may not' <<<'#include "recorder/dashcam.h"'

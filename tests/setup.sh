@@ -3,9 +3,9 @@
 # This is the only list of packages.
 
 packages_build=(build-essential meson ninja-build pkg-config liburing-dev libzstd-dev libxxhash-dev libunwind-dev
-	libdw-dev libinih-dev libcmocka-dev)
+	libdw-dev liblzma-dev libiberty-dev libinih-dev libcmocka-dev)
 packages_demo=(wrk)
-packages_test=(jq mandoc spin strace wrk)
+packages_test=(elfutils jq mandoc spin strace wrk)
 packages_all=(clang libclang-rt-dev llvm musl-tools gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user)
 packages_long=(lttng-tools liblttng-ust-dev)
 

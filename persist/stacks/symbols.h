@@ -15,29 +15,49 @@
 
 struct dc_symbols;
 
-/* Where else debug info may be: directories laid out like /usr/lib/debug (NULL-terminated; also plain files by name). */
 struct dc_symbols_options {
-	const char *const *debug_dirs;
+	/* Where else debug info may be: laid out like /usr/lib/debug, or plain files by name. NULL: /usr/lib/debug. */
+	const char *const *debug_dirs; /* NULL-terminated */
 	bool lines; /* false: functions only, no DWARF is read */
 };
 
-/* @fd: the ELF file, stays the caller's; @path: what it was called, for .gnu_debuglink. Return: 0, -ENOEXEC, -ENOMEM, -errno. */
+/*
+ * dc_symbols_open() - cheap: files are found and opened, tables are built when the first address is asked for
+ * @fd: the ELF file, stays the caller's, who may close it; @path: what it was called, for .gnu_debuglink, may be NULL;
+ * @options: NULL: the defaults, with lines.
+ * Return: 0; -ENOEXEC: not a regular file, or not ELF of 64 bits in our byte order; -ENOMEM; -errno.
+ */
 int dc_symbols_open(int fd, const char *path, const struct dc_symbols_options *options, struct dc_symbols **ret_symbols);
 void dc_symbols_close(struct dc_symbols *s);
 DC_DEFINE_CLEANUP(dc_symbols, struct dc_symbols *, dc_symbols_close)
 
+/* What answers are made from: answers from less (of a cache, cache.h) are worth asking again. */
+#define DC_SYMBOLS_NONE 0u
+#define DC_SYMBOLS_DYNAMIC 1u /* .dynsym, perhaps with .gnu_debugdata */
+#define DC_SYMBOLS_TABLE 2u /* .symtab, of the file or of a separate one */
+#define DC_SYMBOLS_DWARF 3u
+unsigned dc_symbols_source(struct dc_symbols *s);
+
 struct dc_symbol {
 	const char *function; /* valid until close; empty: not known */
-	const char *file;
-	uint32_t line;
-	uint64_t start; /* virtual address where the function's symbol begins; 0: not known */
+	const char *file; /* as the compiler wrote it; empty: not known */
+	uint32_t line; /* of the innermost function: of the address; of the others: of the call of the one before */
+	uint64_t start; /* virtual address where the function's code, of the last one: its symbol, begins; 0: not known */
 };
+
+#define DC_SYMBOLS_CHAIN_MAX 64u /* deeper chains lose their outermost functions */
 
 /*
  * dc_symbols_at() - what is at virtual address @vaddr: the innermost inlined function first, the one that has a symbol last
+ * For a return address ask for the byte before it: the call, not what comes after.
  * Return: how many, at most @room; 0: nothing is known. A negative answer is kept too.
  */
 unsigned dc_symbols_at(struct dc_symbols *s, uint64_t vaddr, struct dc_symbol *ret_chain, unsigned room);
 
-/* "kallsyms": the kernel's own, where they may be read. Return: 0, -EACCES (addresses are hidden), -errno. */
+/*
+ * "kallsyms": the kernel's own, where they may be read; functions of modules are called "name [module]".
+ * Return: 0, -EACCES (addresses are hidden), -ENOMEM, -errno.
+ */
 int dc_symbols_open_kernel(struct dc_symbols **ret_symbols);
+/* The same from another file in that form. */
+int dc_symbols_open_kallsyms(int fd, struct dc_symbols **ret_symbols);
