@@ -158,6 +158,14 @@ static void apply_additions(struct job *job)
 	apply_deaths(job);
 }
 
+static bool all_dead(const struct job *job)
+{
+	for (uint32_t i = 0; i < job->save->count; i++)
+		if (dc_ring_alive(job->save->members[i].ring) == 1)
+			return false;
+	return true;
+}
+
 /* Called and left with the lock held; the disk is waited for without it. */
 static void first_pass(struct dc_worker *w, struct job *job)
 {
@@ -172,7 +180,7 @@ static void first_pass(struct dc_worker *w, struct job *job)
 		return;
 	}
 	job->state = JOB_WAITING;
-	job->due_ns = job->after_until_ns;
+	job->due_ns = job->death_count && all_dead(job) ? 0 : job->after_until_ns; /* they may have died meanwhile */
 }
 
 static void last_pass(struct dc_worker *w, struct job *job)
@@ -391,14 +399,6 @@ int dc_worker_fold(struct dc_worker *w, struct dc_ring *const *rings, uint32_t c
 	}
 	pthread_mutex_unlock(&w->lock);
 	return r;
-}
-
-static bool all_dead(const struct job *job)
-{
-	for (uint32_t i = 0; i < job->save->count; i++)
-		if (dc_ring_alive(job->save->members[i].ring) == 1)
-			return false;
-	return true;
 }
 
 static void note_death(struct job *job, const struct death *d)
