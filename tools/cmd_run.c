@@ -3,30 +3,23 @@
 #include <errno.h>
 #include <string.h>
 
+#include "ipc/ring.h"
 #include "tools/commands.h"
-#include "tools/places.h"
 #include "tools/text.h"
+#include "tools/watching.h"
 #include "trigger/run.h"
 
-#define HOUR_NS UINT64_C(3600000000000)
-
 struct run_options {
-	int64_t window;
+	struct watching_options watching;
 	uint64_t memory;
-	const char *out;
-	int64_t after;
 	bool on_exit;
-	int64_t cooldown;
-	uint64_t disk;
-	const char *dir;
-	bool pwrite;
 };
 
 static const struct option run_option_table[] = {
 	{.name = "window",
 	 .letter = 'w',
 	 .type = OPTION_TIME,
-	 .at = offsetof(struct run_options, window),
+	 .at = WATCHING_MEMBER(run_options, window),
 	 .value = "TIME",
 	 .help = "how far back to keep, and to save (else DASHCAM_WINDOW, else 30s)",
 	 .min = 1000000,
@@ -38,74 +31,25 @@ static const struct option run_option_table[] = {
 	 .value = "SIZE",
 	 .help = "how large the ring of a process may grow (else DASHCAM_MEMORY, else 64MiB)",
 	 .min = 64 << 10,
-	 .max = UINT64_C(1) << 40},
+	 .max = DC_RING_BYTES_MAX},
 	{.name = "out",
 	 .letter = 'o',
 	 .type = OPTION_DIR,
-	 .at = offsetof(struct run_options, out),
+	 .at = WATCHING_MEMBER(run_options, out),
 	 .value = "DIR",
 	 .help = "save captures in DIR, which is made when it is missing"},
-	{.name = "after",
-	 .type = OPTION_TIME,
-	 .at = offsetof(struct run_options, after),
-	 .value = "TIME",
-	 .help = "how long a capture goes on after a trigger of the program",
-	 .fallback = "0s",
-	 .max = HOUR_NS},
 	{.name = "on-exit",
 	 .type = OPTION_FLAG,
 	 .at = offsetof(struct run_options, on_exit),
 	 .help = "save also when the command ends by itself"},
-	{.name = "cooldown",
-	 .type = OPTION_TIME,
-	 .at = offsetof(struct run_options, cooldown),
-	 .value = "TIME",
-	 .help = "time between two captures for the same reason",
-	 .fallback = "10s",
-	 .max = 24 * HOUR_NS},
-	{.name = "disk",
-	 .type = OPTION_SIZE,
-	 .at = offsetof(struct run_options, disk),
-	 .value = "SIZE",
-	 .help = "captures may take this much together; beyond it the least important and oldest go, 0 for "
-		 "no "
-		 "bound",
-	 .fallback = "4GiB"},
 	{.name = "dir",
 	 .type = OPTION_DIR,
-	 .at = offsetof(struct run_options, dir),
+	 .at = WATCHING_MEMBER(run_options, dir),
 	 .value = "DIR",
 	 .help = "put the rings below DIR instead of $DASHCAM_DIR, /run/dashcam or /dev/shm/dashcam-UID"},
-	{.name = "pwrite",
-	 .type = OPTION_FLAG,
-	 .at = offsetof(struct run_options, pwrite),
-	 .help = "write with pwrite, do not try io_uring"},
+	WATCHING_OPTION_ROWS(run_options),
 	{0},
 };
-
-static void log_line(void *arg, const char *line)
-{
-	(void)arg;
-	say("%s", line);
-}
-
-static void configure(const struct run_options *o, const char *dir, const char *out,
-		      struct dc_watcher_config *c)
-{
-	dc_watcher_defaults(c);
-	c->dir = dir;
-	c->output = (struct dc_save_output){
-		.dir = out,
-		.per_uid = !o->out && geteuid() == 0,
-		.writer_flags = o->pwrite ? DC_WRITER_PWRITE : 0,
-	};
-	if (o->window > 0)
-		c->last_ns = c->window_ns = o->window;
-	c->after_ns = o->after;
-	c->budget.cooldown_ns = o->cooldown;
-	c->disk_bytes = o->disk;
-	c->log = log_line;
-}
 
 static int not_started(int r, const char *why)
 {
@@ -118,27 +62,22 @@ static int not_started(int r, const char *why)
 static int run_run(const void *options, const struct operands *operands)
 {
 	const struct run_options *o = options;
-	char dir[DC_RINGS_PATH_BYTES], out[PLACE_BYTES], why[DC_WHY_BYTES] = "";
-	struct text window = text_time_option(o->window), memory = text_size_option(o->memory);
+	struct text window = text_time_option(o->watching.window), memory = text_size_option(o->memory);
 	struct dc_run_config config = {
 		.argv = operands->items,
-		.window = o->window ? window.s : NULL,
+		.window = o->watching.window ? window.s : NULL,
 		.memory = o->memory ? memory.s : NULL,
 		.on_exit = o->on_exit,
 	};
+	struct watching_places places;
+	char why[DC_WHY_BYTES] = "";
 	int status, r;
 
-	if (o->dir && strlen(o->dir) >= sizeof(dir))
-		return failure("--dir: '%s' is too long", o->dir);
-	if (o->dir)
-		strcpy(dir, o->dir);
-	else if (dc_rings_dir(dir) < 0)
-		return failure("DASHCAM_DIR is too long");
-	if (o->out)
-		snprintf(out, sizeof(out), "%s", o->out);
-	else if (place_captures(out) < 0)
-		return failure("no home directory to save captures in: give --out DIR");
-	configure(o, dir, out, &config.watcher);
+	r = watching_configure(&o->watching, &places, &config.watcher);
+	if (r != EXIT_OK)
+		return r;
+	if (o->watching.out) /* a directory of one's own choice is used as it is */
+		config.watcher.output.per_uid = false;
 	r = dc_run(&config, &status, why);
 	return r < 0 ? not_started(r, *why ? why : strerror(-r)) : dc_run_end(status);
 }

@@ -6,28 +6,17 @@
 #include "ipc/cleanup.h"
 #include "tools/commands.h"
 #include "tools/config.h"
-#include "tools/places.h"
-#include "tools/text.h"
-#include "trigger/watcher.h"
-
-#define HOUR_NS UINT64_C(3600000000000)
-#define DAY_NS (24 * HOUR_NS)
+#include "tools/watching.h"
 
 struct watch_options {
+	struct watching_options watching;
 	const char *config;
-	const char *dir;
-	const char *out;
-	int64_t window;
-	int64_t after;
-	int64_t cooldown;
 	uint64_t per_hour;
-	uint64_t disk;
 	int64_t grace;
 	const char *on_death;
 	const char *sweep;
 	const char *settle;
 	uint64_t level;
-	bool pwrite;
 };
 
 static const struct option watch_option_table[] = {
@@ -40,37 +29,23 @@ static const struct option watch_option_table[] = {
 	 .not_in_file = true},
 	{.name = "dir",
 	 .type = OPTION_DIR,
-	 .at = offsetof(struct watch_options, dir),
+	 .at = WATCHING_MEMBER(watch_options, dir),
 	 .value = "DIR",
 	 .help = "watch the rings in DIR instead of $DASHCAM_DIR, /run/dashcam or /dev/shm/dashcam-UID"},
 	{.name = "out",
 	 .letter = 'o',
 	 .type = OPTION_DIR,
-	 .at = offsetof(struct watch_options, out),
+	 .at = WATCHING_MEMBER(watch_options, out),
 	 .value = "DIR",
 	 .help = "save captures in DIR; a watcher of root makes a directory in it for each user"},
 	{.name = "window",
 	 .type = OPTION_TIME,
-	 .at = offsetof(struct watch_options, window),
+	 .at = WATCHING_MEMBER(watch_options, window),
 	 .value = "TIME",
 	 .help = "how far back captures go; programs are asked to keep as much (else 30s, and what each "
 		 "program keeps)",
 	 .min = 1000000,
 	 .max = 7 * DAY_NS},
-	{.name = "after",
-	 .type = OPTION_TIME,
-	 .at = offsetof(struct watch_options, after),
-	 .value = "TIME",
-	 .help = "how long a capture goes on after a trigger of a program",
-	 .fallback = "0s",
-	 .max = HOUR_NS},
-	{.name = "cooldown",
-	 .type = OPTION_TIME,
-	 .at = offsetof(struct watch_options, cooldown),
-	 .value = "TIME",
-	 .help = "time between two captures for the same reason",
-	 .fallback = "10s",
-	 .max = DAY_NS},
 	{.name = "per-hour",
 	 .type = OPTION_COUNT,
 	 .at = offsetof(struct watch_options, per_hour),
@@ -78,14 +53,6 @@ static const struct option watch_option_table[] = {
 	 .help = "captures an hour for the same reason, 0 for no bound",
 	 .fallback = "60",
 	 .max = DC_BUDGET_HOUR_MAX},
-	{.name = "disk",
-	 .type = OPTION_SIZE,
-	 .at = offsetof(struct watch_options, disk),
-	 .value = "SIZE",
-	 .help = "captures may take this much together; beyond it the least important and oldest go, 0 for "
-		 "no "
-		 "bound",
-	 .fallback = "4GiB"},
 	{.name = "grace",
 	 .type = OPTION_TIME,
 	 .at = offsetof(struct watch_options, grace),
@@ -122,10 +89,7 @@ static const struct option watch_option_table[] = {
 	 .fallback = "3",
 	 .min = 1,
 	 .max = 19},
-	{.name = "pwrite",
-	 .type = OPTION_FLAG,
-	 .at = offsetof(struct watch_options, pwrite),
-	 .help = "write with pwrite, do not try io_uring"},
+	WATCHING_OPTION_ROWS(watch_options),
 	{0},
 };
 
@@ -134,33 +98,14 @@ static bool is_yes(const char *choice)
 	return strcmp(choice, "yes") == 0;
 }
 
-static void log_line(void *arg, const char *line)
+static void configure(const struct watch_options *o, struct dc_watcher_config *c)
 {
-	(void)arg;
-	say("%s", line);
-}
-
-static void configure(const struct watch_options *o, const char *dir, const char *out,
-		      struct dc_watcher_config *c)
-{
-	dc_watcher_defaults(c);
-	c->dir = dir;
-	c->output = (struct dc_save_output){
-		.dir = out,
-		.per_uid = geteuid() == 0,
-		.writer_flags = o->pwrite ? DC_WRITER_PWRITE : 0,
-	};
-	if (o->window > 0)
-		c->last_ns = c->window_ns = o->window;
-	c->after_ns = o->after;
 	c->grace_ns = o->grace;
-	c->budget = (struct dc_budget_limits){.cooldown_ns = o->cooldown, .per_hour = (uint32_t)o->per_hour};
-	c->disk_bytes = o->disk;
+	c->budget.per_hour = (uint32_t)o->per_hour;
 	c->on_death = is_yes(o->on_death);
 	c->sweep = is_yes(o->sweep);
 	c->settle = is_yes(o->settle);
 	c->zstd_level = (int)o->level;
-	c->log = log_line;
 }
 
 /* Says once what to type to save the past: with --dir where the trigger would not find this watcher by itself. */
@@ -175,29 +120,22 @@ static void greet(const char *dir, const char *out)
 
 static int watch(const struct watch_options *o)
 {
-	char dir[DC_RINGS_PATH_BYTES], out[PLACE_BYTES], why[DC_WHY_BYTES];
+	struct watching_places places;
 	struct dc_watcher_config config;
 	struct dc_watcher *w = NULL;
-	int r;
+	char why[DC_WHY_BYTES];
+	int r = watching_configure(&o->watching, &places, &config);
 
-	if (o->dir && strlen(o->dir) >= sizeof(dir))
-		return failure("--dir: '%s' is too long", o->dir);
-	if (o->dir)
-		strcpy(dir, o->dir);
-	else if (dc_rings_dir(dir) < 0)
-		return failure("DASHCAM_DIR is too long");
-	if (o->out)
-		snprintf(out, sizeof(out), "%s", o->out);
-	else if (place_captures(out) < 0)
-		return failure("no home directory to save captures in: give --out DIR");
-	configure(o, dir, out, &config);
+	if (r != EXIT_OK)
+		return r;
+	configure(o, &config);
 	r = dc_watcher_open(&config, &w, why);
 	if (r < 0)
 		return failure("%s", why);
-	greet(dir, out);
+	greet(places.dir, places.out);
 	r = dc_watcher_loop(w);
 	dc_watcher_close(w, false);
-	return r < 0 ? failure("'%s': %s", dir, strerror(-r)) : EXIT_OK;
+	return r < 0 ? failure("'%s': %s", places.dir, strerror(-r)) : EXIT_OK;
 }
 
 /* Defaults, then the file, then what was typed once more: it wins. */

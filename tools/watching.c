@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+#include "tools/watching.h"
+
+#include <string.h>
+#include <unistd.h>
+
+static int find_places(const struct watching_options *o, struct watching_places *ret_places)
+{
+	if (o->dir && strlen(o->dir) >= sizeof(ret_places->dir))
+		return failure("--dir: '%s' is too long", o->dir);
+	if (o->dir)
+		strcpy(ret_places->dir, o->dir);
+	else if (dc_rings_dir(ret_places->dir) < 0)
+		return failure("DASHCAM_DIR is too long");
+	if (o->out && strlen(o->out) >= sizeof(ret_places->out))
+		return failure("--out: '%s' is too long", o->out);
+	if (o->out)
+		strcpy(ret_places->out, o->out);
+	else if (place_captures(ret_places->out) < 0)
+		return failure("no home directory to save captures in: give --out DIR");
+	return EXIT_OK;
+}
+
+static void log_line(void *arg, const char *line)
+{
+	(void)arg;
+	say("%s", line);
+}
+
+int watching_configure(const struct watching_options *o, struct watching_places *ret_places,
+		       struct dc_watcher_config *ret_config)
+{
+	int r = find_places(o, ret_places);
+
+	if (r != EXIT_OK)
+		return r;
+	dc_watcher_defaults(ret_config);
+	ret_config->dir = ret_places->dir;
+	ret_config->output = (struct dc_save_output){
+		.dir = ret_places->out,
+		.per_uid = geteuid() == 0,
+		.writer_flags = o->pwrite ? DC_WRITER_PWRITE : 0,
+	};
+	if (o->window > 0)
+		ret_config->last_ns = ret_config->window_ns = o->window;
+	ret_config->after_ns = o->after;
+	ret_config->budget.cooldown_ns = o->cooldown;
+	ret_config->disk_bytes = o->disk;
+	ret_config->log = log_line;
+	return EXIT_OK;
+}

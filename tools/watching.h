@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/* What `dashcam run` and `dashcam watch` have in common: the same options, and the watcher they configure. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "tools/command.h"
+#include "tools/places.h"
+#include "trigger/watcher.h"
+
+#define HOUR_NS UINT64_C(3600000000000)
+#define DAY_NS (24 * HOUR_NS)
+
+struct watching_options {
+	const char *dir;
+	const char *out;
+	int64_t window;
+	int64_t after;
+	int64_t cooldown;
+	uint64_t disk;
+	bool pwrite;
+};
+
+/* Where rings and captures are; the watcher's configuration points into it. */
+struct watching_places {
+	char dir[DC_RINGS_PATH_BYTES];
+	char out[PLACE_BYTES];
+};
+
+/*
+ * watching_configure() - the watcher's defaults, the places, and these options
+ * Return: EXIT_OK, or EXIT_FAILED after a line on stderr.
+ */
+int watching_configure(const struct watching_options *o, struct watching_places *ret_places,
+		       struct dc_watcher_config *ret_config);
+
+/*
+ * Rows for a table of options; the command's options, struct @of, have a member struct watching_options watching. Those
+ * whose help says something else in each command have a row of their own there: --dir, --out and --window.
+ */
+/* clang-format off: one row of a table should stay one row */
+#define WATCHING_MEMBER(of, member) offsetof(struct of, watching.member)
+#define WATCHING_OPTION_ROWS(of)                                                                                     \
+	{.name = "after", .type = OPTION_TIME, .at = WATCHING_MEMBER(of, after), .value = "TIME",                    \
+	 .help = "how long a capture goes on after a trigger of a program",                                          \
+	 .fallback = "0s", .max = HOUR_NS},                                                                          \
+	{.name = "cooldown", .type = OPTION_TIME, .at = WATCHING_MEMBER(of, cooldown), .value = "TIME",              \
+	 .help = "time between two captures for the same reason",                                                    \
+	 .fallback = "10s", .max = DAY_NS},                                                                          \
+	{.name = "disk", .type = OPTION_SIZE, .at = WATCHING_MEMBER(of, disk), .value = "SIZE",                      \
+	 .help = "captures may take this much together; beyond it the least important and oldest go, 0 for no bound", \
+	 .fallback = "4GiB"},                                                                                        \
+	{.name = "pwrite", .type = OPTION_FLAG, .at = WATCHING_MEMBER(of, pwrite),                                   \
+	 .help = "write with pwrite, do not try io_uring"}
+/* clang-format on */
