@@ -176,6 +176,7 @@ struct dc_ring_control {
 
 #define DC_ENABLE_OFF 1u /* switched off from outside */
 #define DC_ENABLE_STOPPED 2u /* by dc_stop() */
+#define DC_ENABLE_STACK 4u /* each event of the site is preceded by a STACK event of it */
 #define DC_ENABLE_THROTTLE(every_log2) ((uint32_t)(every_log2) << 8) /* keep one of 2^n, n in bits 8..12 */
 #define DC_ENABLE_THROTTLE_OF(word) ((word) >> 8 & 31u)
 

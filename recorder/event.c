@@ -237,6 +237,8 @@ static bool draft_init(struct draft *d, struct dc_site *site, const uint64_t *ar
 	*d = (struct draft){ .site = site, .args = args, .count = count };
 	if (!known(site, &d->id) || !admit(site))
 		return false;
+	if (DC_UNLIKELY_(dc_control_of_(site) & DC_ENABLE_STACK) && site->kind != DC_KIND_STACK)
+		dc_stack_of_site(site, d->id); /* switched on from outside: where each event of this site comes from */
 	measure(d);
 	return true;
 }
@@ -327,11 +329,10 @@ void dc_event2(struct dc_site *site, uint64_t a, uint64_t b)
 	dc_commit_(t, dc_body2_(body, site->id, site->signs, a, b));
 }
 
-void dc_stack_record(struct dc_site *site, const uint64_t *addresses, unsigned count)
+void dc_stack_put(struct dc_site *site, uint16_t id, const uint64_t *addresses, unsigned count)
 {
-	struct draft d;
-	if (!draft_init(&d, site, NULL, 0))
-		return;
+	struct draft d = { .site = site, .id = id };
+	measure(&d);
 	struct dc_thread_ *t = enter_room(d.bytes + 1 + 8u * count);
 	if (!t)
 		return;
@@ -341,6 +342,13 @@ void dc_stack_record(struct dc_site *site, const uint64_t *addresses, unsigned c
 	*p++ = (uint8_t)count;
 	memcpy(p, addresses, 8u * count);
 	dc_commit_(t, p + 8u * count);
+}
+
+void dc_stack_record(struct dc_site *site, const uint64_t *addresses, unsigned count)
+{
+	uint16_t id;
+	if (known(site, &id) && admit(site))
+		dc_stack_put(site, id, addresses, count);
 }
 
 /* ---- ends that do not match the innermost span ---- */

@@ -47,6 +47,7 @@ struct dc_thread {
 	uint32_t switching; /* between two chunks: who leaves here leaves a lane that nobody can go on with */
 	uint64_t events; /* of the lane before the current chunk */
 	uint64_t misplaced;
+	uintptr_t stack_seen; /* lowest stack pointer known to be on this thread's own stack; 0: none yet */
 };
 static_assert(sizeof(struct dc_thread) <= DC_PAGE_BYTES, "a thread is one page");
 
@@ -144,6 +145,10 @@ uint32_t dc_string_add(struct dc_recorder *r, const char *text, size_t max);
 
 /* event.c */
 void dc_stack_record(struct dc_site *site, const uint64_t *addresses, unsigned count);
+void dc_stack_put(struct dc_site *site, uint16_t id, const uint64_t *addresses, unsigned count); /* the same, switches not asked */
+
+/* stack.c */
+void dc_stack_of_site(struct dc_site *site, uint16_t id); /* a STACK event of another site, before its own */
 
 /* modules.c */
 /* /proc/self/maps into the mirror, and into the ring of @r unless NULL. @here: in a module just loaded, or NULL */

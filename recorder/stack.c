@@ -14,22 +14,32 @@
 /* glibc and the loader put the main stack's top here; weak, because musl has no such name */
 extern void *__libc_stack_end __attribute__((weak));
 
-#if defined(__x86_64__) && defined(__GLIBC__)
+#if defined(__GLIBC__)
 static bool on_alternate_stack(void)
 {
 	stack_t now = { .ss_flags = SS_ONSTACK };
 	return dc_sys(SYS_sigaltstack, NULL, &now) < 0 || now.ss_flags & SS_ONSTACK;
 }
 
-/* glibc places the control block of a thread above its stack, in the same mapping. */
+/*
+ * glibc places the control block of a thread above its stack, in the same mapping. Whether we stand on that stack is
+ * asked of the kernel once for each depth: what lies above a place that was on it is on it too.
+ */
 static uintptr_t thread_top(uintptr_t sp)
 {
 	const struct dc_recorder *r = dc_recorder;
-	const struct dc_thread_ *f = dc_thread_self;
+	struct dc_thread *t = (struct dc_thread *)dc_thread_self;
 	uintptr_t tcb = (uintptr_t)__builtin_thread_pointer();
-	if (!f->line || r->lanes[((const struct dc_thread *)f)->lane].tid == r->pid)
+	if (!t->fast.line || r->lanes[t->lane].tid == r->pid)
 		return 0; /* nothing known of this thread yet, or the first, whose control block is elsewhere */
-	return tcb > sp && tcb - sp < STACK_MAX_BYTES && !on_alternate_stack() ? tcb : 0;
+	if (tcb <= sp || tcb - sp >= STACK_MAX_BYTES)
+		return 0;
+	if (!t->stack_seen || sp < t->stack_seen) {
+		if (on_alternate_stack())
+			return 0;
+		t->stack_seen = sp;
+	}
+	return tcb;
 }
 #else
 static uintptr_t thread_top(uintptr_t sp)
@@ -67,7 +77,13 @@ void dc_stack(struct dc_site *site)
 	uint64_t addresses[DC_STACK_FRAMES_MAX];
 	addresses[0] = (uint64_t)(uintptr_t)__builtin_return_address(0);
 	unsigned n = walk(__builtin_frame_address(0), addresses, DC_STACK_FRAMES_MAX);
-	if (!n)
-		n = 1;
-	dc_stack_record(site, addresses, n);
+	dc_stack_record(site, addresses, n ? n : 1);
+}
+
+void dc_stack_of_site(struct dc_site *site, uint16_t id)
+{
+	uint64_t addresses[DC_STACK_FRAMES_MAX];
+	unsigned n = walk(__builtin_frame_address(0), addresses, DC_STACK_FRAMES_MAX);
+	if (n)
+		dc_stack_put(site, id, addresses, n);
 }

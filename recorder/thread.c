@@ -61,6 +61,7 @@ static void lane_enter(struct dc_recorder *r, struct dc_thread *t, uint32_t flag
 	memset(line->comm, 0, sizeof line->comm);
 	__atomic_store_n(&line->tid, tid, __ATOMIC_RELAXED);
 	t->fast.depth = 0;
+	t->stack_seen = 0;
 	/* never 0 in the upper half, so a token is never 0; unlike any stamp of a parent image (random start) */
 	t->fast.stamp = __atomic_fetch_add(&r->stamps, 1, __ATOMIC_RELAXED) | 1u << 31;
 	__atomic_fetch_add(&r->lanes_live, 1, __ATOMIC_RELAXED); /* steers fairness */

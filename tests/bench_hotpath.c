@@ -5,7 +5,7 @@
  *     bench_hotpath [--json] [--peer lttng] [--rounds N]
  *
  * Bars: pair ≤ 1.6 × floor out of line, ≤ 1.5 inline; log ≤ 2.5; disabled ≤ 0.4 ns; start ≤ 100 µs; ≤ 5 bytes an event
- * in the tight loop, ≤ 6 at 1 µs gaps; ≤ 64 bytes of text a span.
+ * in the tight loop, ≤ 6 at 1 µs gaps; ≤ 64 bytes of text a span; DC_STACK ≤ 30 ns + 3 ns a frame.
  */
 #include <fcntl.h>
 #include <math.h>
@@ -147,6 +147,13 @@ static double in_child(double (*body)(void))
 	return v;
 }
 
+/* Frames of the stacks of hot_stack_ns(): 8 bytes each, and an event of 5 or 6 around them. */
+static double body_stack_frames(void)
+{
+	hot_stack_ns(80000);
+	return floor(ring_bytes_per_event() / 8);
+}
+
 /* A fresh process is a fresh image: this program again, which starts, says how long it took, and goes. */
 static int start_and_tell(void)
 {
@@ -265,7 +272,7 @@ static double floor_ns(long n)
 	return bench_floor_ns(floor_memory, RING_BYTES, n);
 }
 
-enum { FLOOR, PAIR, PAIR_INLINE, INSTANT, COUNTER, LOG, LOOP, DISABLED, SERIES };
+enum { FLOOR, PAIR, PAIR_INLINE, INSTANT, COUNTER, LOG, STACK, LOOP, DISABLED, SERIES };
 
 static int option(int argc, char **argv, const char *name, int fallback)
 {
@@ -292,6 +299,7 @@ int main(int argc, char **argv)
 		[INSTANT] = { "instant_ns", instant_ns, { 0 } },
 		[COUNTER] = { "counter_ns", counter_ns, { 0 } },
 		[LOG] = { "log_ns", log_ns, { 0 } },
+		[STACK] = { "stack_ns", hot_stack_ns, { 0 } },
 		[LOOP] = { "loop_ns", loop_ns, { 0 } },
 		[DISABLED] = { "disabled_ns", disabled_ns, { 0 } },
 	};
@@ -306,6 +314,7 @@ int main(int argc, char **argv)
 	double ten_kib = child_median(body_ten_events, 3);
 	double tight = in_child(body_tight);
 	double gaps = in_child(body_gaps);
+	double frames = in_child(body_stack_frames);
 
 	bench_pin((int)sysconf(_SC_NPROCESSORS_ONLN) - 1);
 	floor_memory = mmap(NULL, RING_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -334,6 +343,9 @@ int main(int argc, char **argv)
 	bench_figure(&r, "counter_ns", m[COUNTER], "ns", "one integer");
 	bench_figure(&r, "log_ns", m[LOG], "ns", "an int and an 8-byte string");
 	bench_figure(&r, "ratio_log", m[LOG] / m[FLOOR], "x", "of the floor; bar 2.5");
+	bench_figure(&r, "stack_ns", m[STACK], "ns", "DC_STACK, with the frames of stack_frames");
+	bench_figure(&r, "stack_frames", frames, "frames", "of that stack");
+	bench_figure(&r, "stack_ratio", m[STACK] / (30 + 3 * frames), "x", "of 30 ns + 3 ns a frame; bar 1");
 	bench_figure(&r, "disabled_ns", m[DISABLED] - m[LOOP], "ns", "site switched off, loop subtracted; bar 0.4");
 	bench_figure(&r, "start_us", start_us, "us", "dc_start() in a fresh process, median of 31; bar 100");
 	bench_figure(&r, "ten_events_kib", ten_kib, "KiB", "tmpfs used by a process of ten events; bar 128");

@@ -4,6 +4,7 @@
 
 double hot_pair_ns(long n); /* begin(2 ints) + end, out of line; ns per event */
 double hot_pair_inline_ns(long n); /* with -DDC_INLINE */
+double hot_stack_ns(long n); /* DC_STACK below ten functions */
 int hot_work(int fd, int n);
 
 /* LTTng-UST in snapshot mode; loaded at run time, so that the benchmark builds and runs without it. */

@@ -18,6 +18,7 @@ struct sites_options {
 	bool on;
 	bool off;
 	uint64_t throttle;
+	bool stack;
 	bool json;
 };
 
@@ -38,12 +39,21 @@ static const struct option sites_option_table[] = {
 	 .help = "keep one event of N; N is a power of two",
 	 .min = 2,
 	 .max = THROTTLE_MAX},
+	{.name = "stack",
+	 .type = OPTION_FLAG,
+	 .at = offsetof(struct sites_options, stack),
+	 .help = "on, and with each event the stack it comes from; also with --throttle"},
 	{.name = "json",
 	 .type = OPTION_FLAG,
 	 .at = offsetof(struct sites_options, json),
 	 .help = "print JSON"},
 	{0},
 };
+
+static bool wants_switch(const struct sites_options *o)
+{
+	return o->on || o->off || o->throttle || o->stack;
+}
 
 struct process_sites {
 	const struct dc_ring *ring;
@@ -82,11 +92,13 @@ static bool matches(const struct operands *globs, const char *name)
 
 static struct text switch_text(uint32_t word)
 {
+	const char *stack = word & DC_ENABLE_STACK ? ", with stacks" : "";
+
 	if (word & DC_ENABLE_OFF)
 		return text_format("off");
 	if (DC_ENABLE_THROTTLE_OF(word))
-		return text_format("one of %u", 1u << DC_ENABLE_THROTTLE_OF(word));
-	return text_format("on");
+		return text_format("one of %u%s", 1u << DC_ENABLE_THROTTLE_OF(word), stack);
+	return text_format("on%s", stack);
 }
 
 static void list_text(const struct process_sites *p, const struct operands *globs, struct table *t)
@@ -124,6 +136,7 @@ static void list_json(const struct process_sites *p, const struct operands *glob
 		json_u64(j, "line", site->line);
 		json_bool(j, "on", !(word & DC_ENABLE_OFF));
 		json_u64(j, "one_of", UINT64_C(1) << DC_ENABLE_THROTTLE_OF(word));
+		json_bool(j, "stack", word & DC_ENABLE_STACK);
 		json_array(j, "args");
 		for (unsigned i = 0; i < site->arg_count && i < DC_ARG_MAX; i++)
 			json_text(j, NULL, site->keys[i] ? site->keys[i] : "");
@@ -135,7 +148,9 @@ static void list_json(const struct process_sites *p, const struct operands *glob
 /* The word to store: what is not ours to switch (DC_ENABLE_STOPPED is dc_stop()'s) stays. */
 static uint32_t switched(const struct sites_options *o, uint32_t word)
 {
-	word &= ~(DC_ENABLE_OFF | DC_ENABLE_THROTTLE(31));
+	word &= ~(DC_ENABLE_OFF | DC_ENABLE_STACK | DC_ENABLE_THROTTLE(31));
+	if (o->stack)
+		word |= DC_ENABLE_STACK;
 	if (o->off)
 		word |= DC_ENABLE_OFF;
 	else if (o->throttle)
@@ -179,7 +194,7 @@ static int one_process(const struct sites_options *o, const struct operands *glo
 	if (r < 0)
 		return failure("%s[%u]: cannot read its sites: %s", ring->header.name, ring_pid(ring),
 			       strerror(-r));
-	if (o->on || o->off || o->throttle)
+	if (wants_switch(o))
 		return switch_sites(&p, o, globs);
 	if (o->json)
 		list_json(&p, globs, &listing->json);
@@ -190,11 +205,9 @@ static int one_process(const struct sites_options *o, const struct operands *glo
 
 static int check_usage(const struct sites_options *o, const struct operands *globs)
 {
-	unsigned switches = o->on + o->off + (o->throttle > 0);
-
-	if (switches > 1)
-		return usage_error("--on, --off and --throttle exclude each other");
-	if (switches == 1 && globs->count == 0)
+	if (o->on + o->off + (o->throttle > 0 || o->stack) > 1)
+		return usage_error("--on, --off and --throttle exclude each other, and --stack goes with --throttle only");
+	if (wants_switch(o) && globs->count == 0)
 		return usage_error("which sites? give their names, or '*' for all");
 	if (o->throttle & (o->throttle - 1))
 		return usage_error("--throttle: '%llu' is not a power of two",
@@ -206,7 +219,7 @@ static int sites_run(const void *options, const struct operands *operands)
 {
 	const struct sites_options *o = options;
 	CLEANUP(ring_list) struct ring_list list = {0};
-	bool listing_wanted = !o->on && !o->off && !o->throttle;
+	bool listing_wanted = !wants_switch(o);
 	struct listing listing;
 	int r, status = EXIT_OK;
 
@@ -234,17 +247,18 @@ static int sites_run(const void *options, const struct operands *operands)
 
 const struct command cmd_sites = {
 	.name = "sites",
-	.summary = "list the places in the code that record; switch them on, off or to one of N",
+	.summary = "list the places in the code that record; switch them on, off, to one of N, or to tell their stacks",
 	.usage = "[GLOB...]",
 	.about = "Lists the sites of the recording processes: name, kind, state, and where in the source "
 		 "they are. "
-		 "With --on, --off or --throttle, switches the sites whose name matches one of the globs, at "
+		 "With --on, --off, --throttle or --stack, switches the sites whose name matches one of the globs, at "
 		 "once and "
 		 "without stopping anybody. "
 		 "A site shows up when it has recorded for the first time; one that shows up later is on.",
 	.examples =
 		"dashcam sites --pid 4240 'cache.*' --off\tcache events are too many and not interesting\n"
 		"dashcam sites 'http.*' --throttle 16\tkeep one of sixteen\n"
+		"dashcam sites 'lock.wait' --stack\twho waits, from where\n"
 		"dashcam sites '*' --on\teverything as it was\n",
 	.see_also = "status",
 	.options = sites_option_table,
