@@ -247,7 +247,7 @@ static int sites_run(const void *options, const struct operands *operands)
 
 const struct command cmd_sites = {
 	.name = "sites",
-	.summary = "list the places in the code that record; switch them on, off, to one of N, or to tell their stacks",
+	.summary = "list the places in the code that record; switch them on or off",
 	.usage = "[GLOB...]",
 	.about = "Lists the sites of the recording processes: name, kind, state, and where in the source "
 		 "they are. "
