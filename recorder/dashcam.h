@@ -23,6 +23,11 @@
  * happens in a handler on top of that thread.) When recording is off (DASHCAM=0, no room for a
  * ring, -DDASHCAM_OFF) they do nothing.
  *
+ * FATAL SIGNALS. Where SIGSEGV, SIGBUS, SIGILL, SIGFPE or SIGABRT has its default action when recording starts, a handler of
+ * ours notes registers and stack of the thread it hits, and lets the process die as it would have died (DASHCAM_CRASH=0:
+ * not). Threads that record and have no alternate signal stack are given one. A handler of yours, installed before or later,
+ * takes precedence; calling the one before it from yours is fine.
+ *
  * NAMES AND KEYS are string literals. ARGUMENTS are (key, value) pairs, at most eight: integers of any width, bool,
  * float, double, const char * (copied, all strings of one event together up to 1 KiB), any other pointer (its address),
  * DC_SECRET(value) (recorded as present, without its content). Values are not evaluated while the site is switched off.
