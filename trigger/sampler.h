@@ -8,8 +8,14 @@
  *            process  one set per CPU and process, inherited by its threads and children, while memlock lasts
  *            none     refused; why is kept and told
  *
- * New executable mappings come from a small event of their own, which is read all the time.
- * Times are CLOCK_MONOTONIC. Used by the watcher's loop; dc_sampler_write() by the capture worker: one lock inside.
+ * All events of a CPU write into its few rings, so memory is bounded by CPUs, not by processes. New executable mappings,
+ * exec and fork come from a small ring of their own, which is read all the time.
+ *
+ * What one event reports is the time spent in user code and, where the kernel lets us, in the kernel (perf_event_paranoid
+ * below 2, or CAP_PERFMON); where not, neither off-CPU stacks nor time in system calls are seen, and the mode's why says so.
+ *
+ * Times are CLOCK_MONOTONIC. Used by the watcher's loop; dc_sampler_write() by the capture worker: one lock inside, which
+ * is held while rings are walked (some ms), not while anything is written. Callbacks come from _dispatch() and _tick().
  */
 #pragma once
 
@@ -21,22 +27,24 @@
 struct dc_sampler;
 
 enum dc_sample_stacks { /* how stacks are taken */
-	DC_STACKS_AUTO = 0,
-	DC_STACKS_FRAME_POINTERS = 1,
-	DC_STACKS_COPY = 2, /* registers and a copy of the stack */
+			DC_STACKS_AUTO = 0,
+			DC_STACKS_FRAME_POINTERS = 1,
+			DC_STACKS_COPY = 2, /* registers and a copy of the stack */
 };
 
 struct dc_sampler_config {
 	uint32_t hz; /* 0: off */
 	enum dc_sample_stacks stacks;
-	uint32_t copy_bytes; /* of the stack, 0: begins at 16 KiB, tuned to what unwinding used (2 to 64 KiB) */
+	uint32_t copy_bytes; /* of the stack, 0: begins at 8 KiB, tuned to what unwinding used (2 to 64 KiB) */
 	uint64_t ring_bytes; /* of stacks, per CPU and scope; 0: 8 MiB, less where memlock says so */
 	bool host; /* try the whole host first */
 	void (*log)(void *arg, const char *line);
 	void *log_arg;
-	/* A process mapped something executable. */
+	/* A sampled process mapped something executable, or became another program. */
 	void (*mapped)(void *arg, uint32_t pid);
-	void *mapped_arg;
+	/* A sampled process made another one, which is sampled as well (process scope only). */
+	void (*forked)(void *arg, uint32_t parent, uint32_t pid);
+	void *arg; /* of both */
 };
 
 /* Return: 0, also when the kernel refuses everything: dc_sampler_why() says so. -ENOMEM. */
@@ -46,10 +54,13 @@ void dc_sampler_free(struct dc_sampler *s);
 /* Readable when a mapping event waits; -1: nothing to wait for. Then dc_sampler_dispatch(). */
 int dc_sampler_fd(const struct dc_sampler *s);
 void dc_sampler_dispatch(struct dc_sampler *s);
+/* A few times a second: tunes how many switches a stack is taken at. */
+void dc_sampler_tick(struct dc_sampler *s);
 
 /*
- * dc_sampler_add() - sample process @pid from now on, with all its threads and those to come
- * Return: 0 (also when the host is sampled anyway), -EACCES, -EPERM: the kernel refuses; -ENOMEM, -EMFILE; -ESRCH.
+ * dc_sampler_add() - sample process @pid from now on, with all its threads and those, and processes, to come
+ * Return: 0 (also when the host, or its parent with its children, is sampled anyway, and when sampling is off); -EACCES,
+ * -EPERM: the kernel refuses; -ENOMEM, -EMFILE; -ESRCH. dc_sampler_mode() has it for people.
  */
 int dc_sampler_add(struct dc_sampler *s, uint32_t pid);
 /* The process is gone; what was sampled of it stays until @keep_ns have passed (its capture may come yet). */
@@ -62,6 +73,7 @@ struct dc_sample_mode {
 	uint32_t copy_bytes; /* 0: frame pointers */
 	bool kernel; /* kernel frames too */
 	bool switches;
+	bool off_cpu; /* stacks where threads leave the CPU */
 	char why[96]; /* of scope 0, or of what is missing */
 };
 void dc_sampler_mode(struct dc_sampler *s, uint32_t pid, struct dc_sample_mode *ret_mode);
@@ -71,15 +83,15 @@ struct dc_sampler_totals {
 	uint64_t switches;
 	int64_t samples_from_ns; /* CLOCK_MONOTONIC: everything since then is there; 0: none */
 	int64_t switches_from_ns;
-	uint64_t lost;
+	uint64_t lost; /* by the kernel, of all processes; these are few: mostly while rings were read */
 };
 
 /*
  * dc_sampler_write() - SAMPLES blocks of process @pid (all its threads), oldest first, of [@from_ns, @to_ns]
  * Pauses the rings, walks them newest first, resumes. Return: 0, the writer's error, -ENOMEM.
  */
-int dc_sampler_write(struct dc_sampler *s, uint32_t pid, uint32_t process, int64_t from_ns, int64_t to_ns, struct dc_writer *w,
-		     struct dc_sampler_totals *ret_totals);
+int dc_sampler_write(struct dc_sampler *s, uint32_t pid, uint32_t process, int64_t from_ns, int64_t to_ns,
+		     struct dc_writer *w, struct dc_sampler_totals *ret_totals);
 
 /* What unwinding found it needed of the stacks' copies: the next ones are sized by it. */
 void dc_sampler_tune(struct dc_sampler *s, uint32_t stack_used);
