@@ -13,8 +13,9 @@
  *
  * In a raw file INCIDENT and PROCESS come again before END, with what was learned meanwhile (further triggers, how a
  * process died, how long copying took): the last whole one counts. Tables come twice: before the chunks, so that a
- * cut file has names, and after them, so that every id resolves; the last whole one counts. A second pass (`--after`) adds CHUNKS, TABLES and LOSS blocks of the same
- * processes; of two copies of one chunk (same process, lane and first_event) the one with more bytes counts.
+ * cut file has names, and after them, so that every id resolves; the last whole one counts. A second pass (`--after`)
+ * adds CHUNKS, TABLES and LOSS blocks of the same processes; of two copies of one chunk (same process, lane and
+ * first_event) the one with more bytes counts.
  *
  * COLUMNS holds the same chunks as CHUNKS, byte for byte, split into columns and compressed: dc_columns_join() gives
  * back exactly the bytes that were in the ring. So everything above this file knows only chunks.

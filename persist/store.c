@@ -285,6 +285,8 @@ static int read_incident(int fd, uint64_t file_bytes, bool *ret_settled, struct 
 	if (r < 0 || bytes < sizeof file)
 		return r < 0 ? r : -EBADMSG;
 	memcpy(&file, payload, sizeof file);
+	if (file.incompat & ~DC_FORMAT_INCOMPAT_KNOWN)
+		return -EPROTONOSUPPORT; /* what follows may mean something else than it does to us */
 	*ret_settled = file.settled;
 	r = read_block(fd, file_bytes, DC_BLOCK_INCIDENT, &at, payload, sizeof payload, &bytes);
 	return r < 0 ? r : dc_incident_unpack(payload, bytes, ret_incident);
@@ -321,6 +323,7 @@ static bool read_entry(int dir_fd, const char *name, struct dc_store_entry *e)
 	r = fd < 0 ? -errno : read_incident(fd, (uint64_t)st.st_size, &e->settled, &incident);
 	e->damaged = r < 0;
 	e->unreadable = r < 0 && r != -EBADMSG;
+	e->newer = r == -EPROTONOSUPPORT;
 	if (r < 0)
 		return true;
 	e->at_ns = incident.at_realtime_ns;

@@ -58,6 +58,7 @@ struct dc_store_entry {
 	bool settled;
 	bool damaged; /* its bytes do not say what it is about */
 	bool unreadable; /* they could not be read now (I/O error, too many open files); damaged, too, but never evicted */
+	bool newer;      /* only a newer version knows what they say; unreadable, too */
 	bool kept;
 };
 

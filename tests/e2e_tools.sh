@@ -290,6 +290,29 @@ printf '\x7e' | dd of="$dir/cut.dcap" bs=1 seek=68 conv=notrunc 2>/dev/null
 "$bin" info "$dir/cut.dcap" >"$dir/out" 2>"$dir/err"
 [[ $? == 1 || $? == 2 ]] || wrong "a spoiled first block: $(cat "$dir/err")"
 
+# --- captures of a newer program: read where it says that they can be, else refused, and never removed to make room ---
+
+newer=$DASHCAM_BUILD/tests/newer_format
+mkdir "$dir/newer"
+cp "$capture" "$dir/newer/readable.dcap"
+cp "$capture" "$dir/newer/strange.dcap"
+"$newer" "$dir/newer/readable.dcap" 7 0xf0 0 && "$newer" "$dir/newer/strange.dcap" 7 0 0x8 || wrong "newer_format"
+"$bin" export "$capture" >"$dir/jsonl"
+"$bin" export "$dir/newer/readable.dcap" 2>"$dir/err" | cmp - "$dir/jsonl" || wrong "a newer format that can be read is read"
+[[ ! -s $dir/err ]] || wrong "... without complaints: $(cat "$dir/err")"
+for c in info show export "scrub --arg s"; do
+	# shellcheck disable=SC2086
+	expect 1 "'$dir/newer/strange.dcap': capture of format 7 uses features .* newer dashcam" $c "$dir/newer/strange.dcap"
+	[[ ! -s $dir/out ]] || wrong "$c prints nothing of what it does not understand"
+done
+expect 1 "is of a newer format: settle it with a newer dashcam; it stays as it is" settle "$dir/newer/strange.dcap"
+"$bin" ls --store "$dir/newer" >"$dir/out" || wrong "ls of newer captures"
+holds "$dir/out" ' newer format +strange.dcap'
+holds "$dir/out" ' (raw|settled) +readable.dcap'
+"$bin" ls --json --store "$dir/newer" | jq -e 'map(select(.newer)) | length == 1 and (.[0].damaged | not)' >/dev/null || wrong "ls --json of newer captures"
+"$newer" "$dir/newer/strange.dcap" 7 0 0
+"$bin" export "$dir/newer/strange.dcap" | cmp - "$dir/jsonl" || wrong "nothing was changed in what was refused"
+
 # --- not ours to read ---
 
 if [[ $EUID == 0 ]] && chmod 0711 "$dir" && command -v setpriv >/dev/null; then

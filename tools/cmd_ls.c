@@ -110,7 +110,9 @@ static void ls_json(const struct stored_list *l)
 		json_u64(&j, "bytes", e->bytes);
 		json_u64(&j, "uid", e->uid);
 		json_bool(&j, "settled", e->settled);
-		json_bool(&j, "damaged", e->damaged);
+		json_bool(&j, "damaged", e->damaged && !e->newer);
+		if (e->newer)
+			json_bool(&j, "newer", true);
 		json_bool(&j, "kept", e->kept);
 		json_end(&j);
 	}
@@ -135,7 +137,8 @@ static int ls_text(const struct stored_list *l)
 		table_cell(&t, "%s", text_day(e->at_ns).s);
 		table_cell(&t, "%s", text_bytes(e->bytes).s);
 		table_cell(&t, "%s%s",
-			   e->damaged   ? "damaged"
+			   e->newer     ? "newer format"
+			   : e->damaged ? "damaged"
 			   : e->settled ? "settled"
 					: "raw",
 			   e->kept ? ", kept" : "");
@@ -144,7 +147,7 @@ static int ls_text(const struct stored_list *l)
 	}
 	r = table_print(&t, stdout);
 	if (r == 0)
-		printf("\n%u captures, %s, in %s%s\n", l->count, text_bytes(bytes).s, l->items[0].dir,
+		printf("\n%u capture%s, %s, in %s%s\n", l->count, l->count == 1 ? "" : "s", text_bytes(bytes).s, l->items[0].dir,
 		       strcmp(l->items[0].dir, l->items[l->count - 1].dir) == 0 ? "" : " and others");
 	return r;
 }

@@ -84,6 +84,8 @@ static void settle_one(struct settling *s, int dir_fd, const char *name, const c
 	s->failed++;
 	if (r == -ENODATA || r == -EBADMSG)
 		say("'%s' is not a capture, or too damaged to be settled; it stays as it is", path);
+	else if (r == -EPROTONOSUPPORT)
+		say("'%s' is of a newer format: settle it with a newer dashcam; it stays as it is", path);
 	else
 		say("'%s': %s; it stays as it is", path, strerror(-r));
 }
