@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "trigger/settler.h"
+#include "trigger/size.h"
 #include "trigger/watcher_inside.h"
 
 static void wait_for(struct dc_watcher *w, uint64_t client, uint64_t job)
@@ -173,9 +174,9 @@ static void tell_waiters(struct dc_watcher *w, const struct dc_worker_report *r,
 static void on_saved(struct dc_watcher *w, const struct dc_worker_report *r, const char *path)
 {
 	w->captures++;
-	dc_watcher_say(w, "capture '%s': %s, %u process%s, %llu events, %.1f MiB in %.0f ms", path,
+	dc_watcher_say(w, "capture '%s': %s, %u process%s, %llu events, %s in %.0f ms", path,
 		       dc_reason_name(r->reason), r->processes, r->processes == 1 ? "" : "es",
-		       (unsigned long long)r->totals.events, (double)r->written_bytes / (1 << 20),
+		       (unsigned long long)r->totals.events, dc_size_text(r->written_bytes).s,
 		       (double)r->durable_ns / 1e6);
 	dc_settler_add(w->settler, r->dir, r->name);
 	if (w->config.on_saved)

@@ -19,11 +19,11 @@
 #include "ipc/cleanup.h"
 #include "persist/store.h"
 #include "persist/writer.h"
+#include "trigger/size.h"
 
 #define QUEUE_MAX 64u
 #define LINES_MAX 64u
 #define LINE_BYTES 768u
-#define MIB (1024.0 * 1024.0)
 
 struct work {
 	char dir[512];
@@ -72,8 +72,8 @@ static void settle(struct dc_settler *s, int dir_fd, const struct work *w)
 	int r = dc_settle(dir_fd, w->name, s->config.zstd_level);
 
 	if (r == 0)
-		report(s, "capture '%s/%s': settled, %.1f MiB instead of %.1f", w->dir, w->name,
-		       (double)size_of(dir_fd, w->name) / MIB, (double)before / MIB);
+		report(s, "capture '%s/%s': settled, %s instead of %s", w->dir, w->name,
+		       dc_size_text(size_of(dir_fd, w->name)).s, dc_size_text(before).s);
 	else if (r < 0 && r != -ENOENT) /* its owner may have moved it by now */
 		report(s, "capture '%s/%s': not settled, it stays raw: %s", w->dir, w->name, strerror(-r));
 }
@@ -85,8 +85,8 @@ static void evict(struct dc_settler *s, int dir_fd, const char *dir)
 	int r = dc_store_evict(dir_fd, s->config.disk_bytes, &removed, &bytes);
 
 	if (removed)
-		report(s, "captures in '%s': removed %u, %.1f MiB, to stay within %.0f MiB", dir, removed,
-		       (double)bytes / MIB, (double)s->config.disk_bytes / MIB);
+		report(s, "captures in '%s': removed %u, %s, to stay within %s", dir, removed,
+		       dc_size_text(bytes).s, dc_size_text(s->config.disk_bytes).s);
 	if (r < 0)
 		report(s, "captures in '%s': cannot keep them within the budget: %s", dir, strerror(-r));
 }
