@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "unwinding.h"
 
+#include <elf.h>
 #include <err.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -80,4 +81,87 @@ void regs_of(const ucontext_t *uc, uint64_t *ret_regs)
 	ret_regs[DC_REG_SP] = uc->uc_mcontext.sp;
 	ret_regs[DC_REG_PC] = uc->uc_mcontext.pc;
 #endif
+}
+
+#if defined(__x86_64__)
+#define MACHINE EM_X86_64
+#define RETURN_COLUMN 16
+#define STACK_COLUMN 7
+#else
+#define MACHINE EM_AARCH64
+#define RETURN_COLUMN 30
+#define STACK_COLUMN 31
+#endif
+
+/* A record of .eh_frame: its length, then @bytes of @body, filled up with DW_CFA_nop. */
+static unsigned record_put(uint8_t *at, const void *body, unsigned bytes, unsigned room)
+{
+	uint32_t length = room - 4;
+
+	memset(at, 0, room);
+	memcpy(at, &length, sizeof length);
+	memcpy(at + 4, body, bytes);
+	return room;
+}
+
+static unsigned frames_make(const uint8_t *rules, unsigned bytes, uint8_t *at)
+{
+	/* version 1, "zR", code 1, data -8, return column, one byte: pc-relative of 4; CFA = sp + 8, return address at -8 */
+	static const uint8_t common[] = {0,
+					 0,
+					 0,
+					 0,
+					 1,
+					 'z',
+					 'R',
+					 0,
+					 1,
+					 0x78,
+					 RETURN_COLUMN,
+					 1,
+					 0x1b,
+					 0x0c,
+					 STACK_COLUMN,
+					 8,
+					 0x80 | RETURN_COLUMN,
+					 1};
+	uint8_t own[512] = {0};
+	unsigned first = record_put(at, common, sizeof common, 24);
+	uint32_t id = first + 4, begin = MADE_CODE - (MADE_FRAMES + first + 8), length = MADE_CODE_BYTES;
+
+	memcpy(own, &id, 4);
+	memcpy(own + 4, &begin, 4);
+	memcpy(own + 8, &length, 4);
+	if (bytes)
+		memcpy(own + 13, rules, bytes);
+	return first + record_put(at + first, own, 13 + bytes, (17 + bytes + 7) / 8 * 8) + 4;
+}
+
+void module_make(const uint8_t *rules, unsigned bytes, uint8_t *ret_image)
+{
+	static const char names[] = "\0.eh_frame\0.shstrtab";
+	Elf64_Ehdr h = {
+		.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, EV_CURRENT},
+		.e_type = ET_DYN,
+		.e_machine = MACHINE,
+		.e_phoff = sizeof h,
+		.e_phentsize = sizeof(Elf64_Phdr),
+		.e_phnum = 1,
+		.e_shoff = 0x100,
+		.e_shentsize = sizeof(Elf64_Shdr),
+		.e_shnum = 3,
+		.e_shstrndx = 2,
+	};
+	Elf64_Phdr load = {.p_type = PT_LOAD, .p_flags = PF_R | PF_X, .p_filesz = MADE_BYTES, .p_memsz = MADE_BYTES};
+	Elf64_Shdr sections[3] = {
+		[1] = {.sh_name = 1, .sh_type = SHT_PROGBITS, .sh_addr = MADE_FRAMES, .sh_offset = MADE_FRAMES},
+		[2] = {.sh_name = 11, .sh_type = SHT_STRTAB, .sh_offset = 0x300, .sh_size = sizeof names},
+	};
+
+	memset(ret_image, 0, MADE_BYTES);
+	sections[1].sh_size = frames_make(rules, bytes, ret_image + MADE_FRAMES);
+	memcpy(ret_image, &h, sizeof h);
+	memcpy(ret_image + h.e_phoff, &load, sizeof load);
+	memcpy(ret_image + h.e_shoff, sections, sizeof sections);
+	memcpy(ret_image + 0x300, names, sizeof names);
 }

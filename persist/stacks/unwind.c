@@ -531,19 +531,33 @@ static uint64_t code_address(uint64_t pc)
 }
 #endif
 
-/* Rows of a place in @p; a return address belongs to the call before it. Trampolines may be described wrongly, or not. */
-static const struct dc_row *row_at(struct dc_unwinder *u, const struct place *p, uint64_t pc, bool called)
+/* Trampolines may be described wrongly, or not. */
+static void row_make(struct dc_unwinder *u, const struct place *p, uint64_t pc, bool called, struct dc_row *ret_row)
 {
 	const uint8_t *code = code_at(p, pc, CODE_BYTES);
-	uint64_t key = pc << 1 | called;
-	struct dc_row row = {.kind = DC_ROW_NONE};
 
+	*ret_row = (struct dc_row){.kind = DC_ROW_NONE};
 	if (code && is_trampoline(code))
-		row = row_signal();
+		*ret_row = row_signal();
 	else if (p->module)
-		row_learn(u, p, pc - called, &row);
-	if (row.kind == DC_ROW_NONE && code && !called && is_plt(p, pc, code))
-		row = row_bare();
+		row_learn(u, p, pc - called, ret_row);
+	if (ret_row->kind == DC_ROW_NONE && code && !called && is_plt(p, pc, code))
+		*ret_row = row_bare();
+}
+
+/* A return address belongs to the call before it. NULL: nothing is mapped there. */
+static const struct dc_row *row_at(struct dc_unwinder *u, uint64_t pc, bool called)
+{
+	uint64_t key = pc << 1 | called;
+	const struct dc_row *known = dc_row_find(&u->rows, key);
+	const struct place *p;
+	struct dc_row row;
+
+	if (pc >> 63) /* the kernel's half; the key has no room for it */
+		return NULL;
+	if (known || !(p = place_of(u, pc - called)))
+		return known;
+	row_make(u, p, pc, called, &row);
 	return dc_row_add(&u->rows, key, &row) == 0 ? dc_row_find(&u->rows, key) : NULL;
 }
 
@@ -633,11 +647,8 @@ static bool frame_walk(struct walk *w)
 {
 	struct dc_unwinder *u = w->unwinder;
 	uint64_t pc = w->state.values[DC_REG_PC], sp = w->state.values[DC_REG_SP];
-	const struct dc_row *row = dc_row_find(&u->rows, pc << 1 | w->called);
-	const struct place *p = NULL;
+	const struct dc_row *row = row_at(u, pc, w->called);
 
-	if (!row && (p = place_of(u, pc - w->called)))
-		row = row_at(u, p, pc, w->called);
 	if (!row && w->called)
 		return false; /* no return address: what led here was wrong */
 	bool signal = row && row->signal;
