@@ -63,7 +63,7 @@ static pid_t start_run(bool on_exit, const char *const *argv)
 	r = dc_run(&c, &status, why);
 	if (r < 0) {
 		to_file(NULL, why);
-		_exit(r == -ENOENT ? DC_RUN_NOT_FOUND : DC_RUN_NOT_STARTED);
+		_exit(1);
 	}
 	_exit(dc_run_end(status));
 }

@@ -154,8 +154,8 @@ static void check_rings(struct checks *c, const char *dir)
 	unsigned dead = 0;
 	uint64_t bytes = 0;
 
-	if (ring_list_load(&filter, &list) != EXIT_OK)
-		return;
+	if ((dir && access(dir, F_OK) < 0) || ring_list_load(&filter, &list) != EXIT_OK)
+		return; /* said above, or by it */
 	for (unsigned i = 0; i < list.count; i++) {
 		dead += !list.rings[i].alive;
 		bytes += dc_ring_usage(list.rings[i].ring, &usage) == 0 ? usage.memory_bytes : 0;

@@ -74,7 +74,7 @@ static void recover_ring(struct recovery *v, const char *path, bool one_of_many)
 	else if (r == -EBADMSG)
 		v->status = failure("'%s' is not a ring, or too damaged to be read", path);
 	else
-		v->status = failure("'%s': %s", path, *why ? why : strerror(-r));
+		v->status = *why ? failure("%s", why) : failure("'%s': %s", path, strerror(-r));
 }
 
 /* All rings of a directory whose owners are gone. */
@@ -95,8 +95,9 @@ static void recover_dir(struct recovery *v, const char *path)
 			recover_ring(v, ring, true);
 	closedir(dir);
 	if (v->recovered == 0 && v->status == EXIT_OK)
-		v->status = failure("'%s': no ring whose process is gone, %u whose process lives", path,
-				    v->alive);
+		v->status = failure(v->alive ? "'%s': no ring of a program that is gone; save what lives with 'dashcam trigger'"
+					     : "'%s': no ring of a program that is gone",
+				    path);
 }
 
 static bool is_capture_name(const char *path)

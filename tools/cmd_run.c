@@ -51,14 +51,6 @@ static const struct option run_option_table[] = {
 	{0},
 };
 
-static int not_started(int r, const char *why)
-{
-	failure("%s", why);
-	return r == -ENOENT                    ? DC_RUN_NOT_FOUND
-	       : r == -EACCES || r == -ENOEXEC ? DC_RUN_NOT_STARTED
-					       : EXIT_FAILED;
-}
-
 static int run_run(const void *options, const struct operands *operands)
 {
 	const struct run_options *o = options;
@@ -79,7 +71,7 @@ static int run_run(const void *options, const struct operands *operands)
 	if (o->watching.out) /* a directory of one's own choice is used as it is */
 		config.watcher.output.per_uid = false;
 	r = dc_run(&config, &status, why);
-	return r < 0 ? not_started(r, *why ? why : strerror(-r)) : dc_run_end(status);
+	return r < 0 ? failure("%s", *why ? why : strerror(-r)) : dc_run_end(status);
 }
 
 const struct command cmd_run = {

@@ -234,6 +234,7 @@ static int status_run(const void *options, const struct operands *operands)
 	CLEANUP(ring_list) struct ring_list list = {0};
 	CLEANUP(free) struct seen *seen = NULL;
 	struct ring_filter filter = o->rings;
+	bool none;
 	int r;
 
 	(void)operands;
@@ -241,15 +242,17 @@ static int status_run(const void *options, const struct operands *operands)
 	r = ring_list_load(&filter, &list);
 	if (r != EXIT_OK)
 		return r;
+	none = list.count == 0 && (o->rings.pid || o->rings.name);
 	seen = calloc(list.count + 1, sizeof(*seen));
 	if (!seen)
 		return failure("out of memory");
-	look_twice(&list, o->interval, seen);
+	if (list.count)
+		look_twice(&list, o->interval, seen);
 	if (o->json)
 		status_json(&list, seen);
-	else if (status_text(&list, seen) < 0)
+	else if (!none && status_text(&list, seen) < 0)
 		return failure("out of memory");
-	if (list.count == 0 && (o->rings.pid || o->rings.name))
+	if (none)
 		return failure("no such process records in '%s'", list.dir);
 	return EXIT_OK;
 }

@@ -182,9 +182,13 @@ __attribute__((noreturn)) static void become_command(const struct run *r, int re
 	_exit(error == ENOENT ? DC_RUN_NOT_FOUND : DC_RUN_NOT_STARTED);
 }
 
-/* The pipe closes by itself at a successful exec, and carries its errno after a failed one. */
-static int start(struct run *r, char why[static DC_WHY_BYTES])
+/*
+ * The pipe closes by itself at a successful exec, and carries its errno after a failed one. Return: 0; 1: it cannot be
+ * run, which has been said, and its status is known; -errno.
+ */
+static int start(struct run *r)
 {
+	char line[DC_WHY_BYTES];
 	int report[2], error = 0;
 	ssize_t n;
 
@@ -193,18 +197,19 @@ static int start(struct run *r, char why[static DC_WHY_BYTES])
 	r->child = fork();
 	if (r->child == 0)
 		become_command(r, report[1]);
-	error = r->child < 0 ? errno : 0;
+	if (r->child < 0)
+		error = -errno;
 	close(report[1]);
 	do
 		n = error ? 0 : read(report[0], &error, sizeof(error));
 	while (n < 0 && errno == EINTR);
 	close(report[0]);
-	if (!error)
-		return 0;
-	if (r->child > 0)
-		waitpid(r->child, NULL, 0);
-	snprintf(why, DC_WHY_BYTES, "cannot run '%.100s': %s", r->config->argv[0], strerror(error));
-	return -error;
+	if (error <= 0)
+		return error;
+	waitpid(r->child, &r->status, 0);
+	snprintf(line, sizeof(line), "cannot run '%.100s': %s", r->config->argv[0], strerror(error));
+	say(r, line);
+	return 1;
 }
 
 static void reap(struct run *r)
@@ -306,14 +311,14 @@ static void say_no_recorder(struct run *r)
 	say(r, line);
 }
 
-static int watch(struct run *r, char why[static DC_WHY_BYTES])
+static int watch(struct run *r)
 {
 	int e;
 
 	set_environment(r);
-	e = start(r, why);
-	if (e < 0)
-		return e;
+	e = start(r);
+	if (e != 0)
+		return e < 0 ? e : 0;
 	say_how_to_save(r);
 	reap(r); /* it may have ended before anybody looked */
 	e = dc_watcher_loop(r->watcher);
@@ -335,7 +340,7 @@ int dc_run(const struct dc_run_config *config, int *ret_status, char ret_why[sta
 		return e;
 	e = open_watcher(&r, ret_why);
 	if (e == 0)
-		e = watch(&r, ret_why);
+		e = watch(&r);
 	if (r.watcher)
 		unsaved = dc_watcher_close(r.watcher, true);
 	leave_dir(&r, unsaved);

@@ -21,13 +21,13 @@ struct dc_run_config {
 	bool on_exit; /* save also when the command ends by itself */
 };
 
-#define DC_RUN_NOT_FOUND 127 /* exit statuses of a command that could not be started, as shells give them */
+#define DC_RUN_NOT_FOUND 127 /* exit statuses of a command that cannot be run, as shells give them */
 #define DC_RUN_NOT_STARTED 126
 
 /*
  * dc_run() - run the command under a watcher
- * *@ret_status is a wait status. Return: 0; -errno when the command was never started: -ENOENT, -EACCES ...
- * of the command, or an error of the watcher. @ret_why is one line for people.
+ * *@ret_status is a wait status. A command that cannot be run is said so to config->watcher.log, and its status is the one
+ * that shells give then. Return: 0; -errno of the watcher, and @ret_why is one line for people.
  */
 int dc_run(const struct dc_run_config *config, int *ret_status, char ret_why[static DC_WHY_BYTES]);
 
