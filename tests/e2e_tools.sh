@@ -321,6 +321,10 @@ if [[ $EUID == 0 ]] && chmod 0711 "$dir" && command -v setpriv >/dev/null; then
 	setpriv --reuid 65534 --regid 65534 --clear-groups "$dir/dashcam" info "$capture" >"$dir/out" 2>"$dir/err"
 	[[ $? == 1 ]] && grep -q "permission denied; a capture can be read by its owner and root only" "$dir/err" ||
 		wrong "another user's capture: $(cat "$dir/err")"
+	mkdir -m 0755 "$dir/theirs"
+	setpriv --reuid 65534 --regid 65534 --clear-groups env -u DASHCAM_DIR "$dir/dashcam" run --out "$dir/theirs" -- true >"$dir/out" 2>"$dir/err"
+	[[ $? == 1 && $(wc -l <"$dir/err") == 1 ]] && grep -q "'$dir/theirs': cannot write to it: Permission denied" "$dir/err" ||
+		wrong "a place that cannot take captures is told at once: $(cat "$dir/err")"
 fi
 
 # --- selftest ---

@@ -267,7 +267,7 @@ static void check_store(struct checks *c, const char *asked)
 	place_existing(dir, exists);
 	if (access(exists, W_OK) < 0 || statfs(exists, &s) < 0)
 		checks_add(c, "captures", CHECK_FAILED, "nothing can be saved",
-			   "name a directory of yours: --out DIR", "'%s': %s", exists, strerror(errno));
+			   "name a directory of yours: --out DIR", "'%s'%s: %s", dir, strcmp(dir, exists) == 0 ? "" : " cannot be made", strerror(errno));
 	else if (free_bytes(&s) < STORE_FREE_MIN)
 		checks_add(c, "captures", CHECK_DEGRADED,
 			   "captures may find no room; they then wait and are retried",

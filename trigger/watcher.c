@@ -399,6 +399,11 @@ static int check_output(const struct dc_watcher *w, char why[static DC_WHY_BYTES
 	char long_why[DC_STORE_WHY_BYTES];
 	int r = dc_store_open(geteuid(), w->config.output.dir, &fd, long_why);
 
+	if (r == 0 && faccessat(fd, ".", W_OK | X_OK, AT_EACCESS) < 0) {
+		r = -errno;
+		snprintf(long_why, sizeof(long_why), "capture directory '%.90s': cannot write to it: %s",
+			 w->config.output.dir, strerror(-r));
+	}
 	if (r < 0)
 		snprintf(why, DC_WHY_BYTES, "%.159s", long_why);
 	return r;
