@@ -4,15 +4,17 @@
  * each function, against `eu-addr2line -f -i`. Names are compared demangled, files and lines as they are. Three kinds of
  * answers that are not the same have a reason, which is checked one by one (by libdw); the rest is different, and shown:
  *
- *   more     it sees only the symbol there, in which our chain ends: it does not look into namespaces (Rust, clang write
- *            functions there), nor into other units (link-time optimisation)
+ *   more     it sees only the symbol there: it does not look into namespaces (Rust and clang write functions there), nor
+ *            into other units (link-time optimisation); symbol and line are the same as ours
  *   row      its chain is that of the beginning of the line's row, not of the address (dwfl_lineinfo() changes it):
  *            ours for that address is the same
  *   outside  no unit has code at the address, but it gives the last line of the unit before
  *
  * symbolcheck --llvm FILE STEP: functions (not lines) against llvm-symbolizer
  * symbolcheck --measure FILE STEP: how long it takes
- * symbolcheck --print FILE ADDRESS...: the chains, in the form of eu-addr2line -f -i (without columns)
+ * symbolcheck --all FILE STEP, --print FILE ADDRESS...: the chains, in the form of eu-addr2line -f -i (without columns)
+ *
+ * --debug-dir DIR before all this: where else debug info may be
  */
 #include <elf.h>
 #include <fcntl.h>
@@ -26,7 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <elfutils/libdw.h>
+#include <elfutils/libdwfl.h>
 
 #include "ipc/cleanup.h"
 #include "persist/stacks/demangle.h"
@@ -34,6 +36,12 @@
 
 #define SHOWN_MAX 15u
 #define LINE_BYTES 65536u
+
+static struct { /* FILE's .symtab */
+	const Elf64_Sym *symbols;
+	size_t count;
+	const char *texts;
+} named;
 
 struct addresses {
 	uint64_t *list;
@@ -65,8 +73,8 @@ static int ascending(const void *left, const void *right)
 	return a < b ? -1 : a > b;
 }
 
-/* FILE is one of ours or of the compiler's: it is believed. */
-static void collect(const char *path, uint64_t step, struct addresses *ret)
+/* FILE is one of ours or of the compiler's: it is believed, and stays mapped. */
+static void collect(const char *path, uint64_t step, bool functions, struct addresses *ret)
 {
 	CLEANUP(close_fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct stat st;
@@ -83,14 +91,18 @@ static void collect(const char *path, uint64_t step, struct addresses *ret)
 		if (s[i].sh_type == SHT_PROGBITS && s[i].sh_flags & SHF_EXECINSTR)
 			for (uint64_t at = 0; at < s[i].sh_size; at += step)
 				add(ret, s[i].sh_addr + at);
-		if (s[i].sh_type != SHT_SYMTAB && s[i].sh_type != SHT_DYNSYM)
+		if (!functions || (s[i].sh_type != SHT_SYMTAB && s[i].sh_type != SHT_DYNSYM))
 			continue;
 		const Elf64_Sym *symbols = (const void *)(image + s[i].sh_offset);
+		if (s[i].sh_type == SHT_SYMTAB) {
+			named.symbols = symbols;
+			named.count = s[i].sh_size / sizeof *symbols;
+			named.texts = (const char *)image + s[s[i].sh_link].sh_offset;
+		}
 		for (size_t n = 0; n < s[i].sh_size / sizeof *symbols; n++)
 			if (ELF64_ST_TYPE(symbols[n].st_info) == STT_FUNC && symbols[n].st_shndx != SHN_UNDEF)
 				add(ret, symbols[n].st_value);
 	}
-	munmap((void *)image, (size_t)st.st_size);
 	qsort(ret->list, ret->count, sizeof *ret->list, ascending);
 	for (size_t i = 0; i < ret->count; i++)
 		if (!kept || ret->list[kept - 1] != ret->list[i])
@@ -98,11 +110,15 @@ static void collect(const char *path, uint64_t step, struct addresses *ret)
 	ret->count = kept;
 }
 
-static struct dc_symbols *open_symbols(const char *path)
+static const char *const *debug_dirs; /* NULL: the default */
+
+static struct dc_symbols *open_symbols(const char *path, bool lines)
 {
 	CLEANUP(close_fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct dc_symbols *s = NULL;
-	int r = fd < 0 ? -1 : dc_symbols_open(fd, path, NULL, &s);
+	int r = fd < 0 ? -1
+		       : dc_symbols_open(fd, path,
+					 &(struct dc_symbols_options){.debug_dirs = debug_dirs, .lines = lines}, &s);
 
 	if (r < 0)
 		die(path, "has no symbols");
@@ -199,7 +215,8 @@ struct totals {
 };
 
 static bool functions_only; /* --llvm: it writes files in another form */
-static Dwarf *dwarf;
+static Dwfl_Module *module; /* FILE, as eu-addr2line has it */
+static struct dc_symbols *symbols_only; /* of FILE, without DWARF */
 
 static bool same_level(const struct dc_symbol *ours, const struct level *theirs)
 {
@@ -222,28 +239,41 @@ static bool same_chain(const struct dc_symbol *ours, unsigned count, const struc
 	return true;
 }
 
-/* Names of one function in its symbol and its DWARF: foo.cold and foo, a<int>(int) and a<int>. */
-static bool same_function(const char *symbol, const char *function)
+/* Also another name of it: of functions with one code linkers keep one, under the names of all. */
+static bool is_alias(uint64_t start, const char *function)
 {
-	size_t n = strcspn(function, "(<"), m = strlen(symbol);
+	char buffer[DC_DEMANGLED_BYTES];
 
-	return n && (strncmp(symbol, function, n) == 0 || (m && strncmp(symbol, function, m) == 0));
+	for (size_t i = 0; i < named.count; i++)
+		if (named.symbols[i].st_value == start &&
+		    strcmp(dc_demangle(named.texts + named.symbols[i].st_name, buffer), function) == 0)
+			return true;
+	return false;
+}
+
+static bool is_symbol(uint64_t address, const struct level *theirs)
+{
+	struct dc_symbol symbol;
+
+	return dc_symbols_at(symbols_only, address, &symbol, 1) == 1 &&
+	       (strcmp(symbol.function, theirs->function) == 0 || is_alias(symbol.start, theirs->function));
 }
 
 /* They saw the symbol and the line only, and both agree with ours. */
-static bool contained(const struct dc_symbol *ours, unsigned count, const struct chain *theirs)
+static bool symbol_alone(uint64_t address, const struct dc_symbol *ours, const struct chain *theirs)
 {
 	char place[LINE_BYTES];
 
-	if (!count || theirs->count != 1)
-		return false;
 	snprintf(place, sizeof place, "%s:%u", ours[0].file, ours[0].line);
-	return (strcmp(place, theirs->levels[0].place) == 0 || strcmp(theirs->levels[0].place, ":0") == 0) &&
-	       (!theirs->levels[0].function[0] || same_function(theirs->levels[0].function, ours[count - 1].function));
+	return theirs->count == 1 && strcmp(place, theirs->levels[0].place) == 0 &&
+	       is_symbol(address, &theirs->levels[0]);
 }
 
 static bool unit_at(uint64_t address, Dwarf_Die *ret_unit)
 {
+	Dwarf_Addr bias;
+	Dwarf *dwarf = dwfl_module_getdwarf(module, &bias);
+
 	return dwarf && dwarf_addrdie(dwarf, address, ret_unit) && dwarf_haspc(ret_unit, address) > 0;
 }
 
@@ -264,12 +294,21 @@ static bool of_row(struct dc_symbols *s, uint64_t address, const struct dc_symbo
 	return same_chain(at_row, count, theirs);
 }
 
+/* llvm-symbolizer takes the name of the outermost function from the symbols: main.cold, an alias. */
+static bool same_but_symbol(uint64_t address, struct dc_symbol *ours, unsigned count, const struct chain *theirs)
+{
+	if (!count || count != theirs->count || !is_symbol(address, &theirs->levels[count - 1]))
+		return false;
+	ours[count - 1].function = theirs->levels[count - 1].function;
+	return same_chain(ours, count, theirs);
+}
+
 static bool outside(uint64_t address, const struct dc_symbol *ours, unsigned count, const struct chain *theirs)
 {
 	Dwarf_Die unit;
 
 	return !unit_at(address, &unit) && count <= 1 && theirs->count == 1 && (!count || !ours[0].line) &&
-	       strcmp(count ? ours[0].function : "", theirs->levels[0].function) == 0;
+	       (functions_only || strcmp(count ? ours[0].function : "", theirs->levels[0].function) == 0);
 }
 
 static void show(uint64_t address, const struct dc_symbol *ours, unsigned count, const struct chain *theirs)
@@ -293,12 +332,26 @@ static void compare(struct dc_symbols *s, uint64_t address, const struct chain *
 		t->same++;
 	else if (count && of_row(s, address, ours, theirs))
 		t->row++;
+	else if (functions_only && same_but_symbol(address, ours, count, theirs))
+		t->more++;
 	else if (outside(address, ours, count, theirs))
 		t->outside++;
-	else if (!functions_only && contained(ours, count, theirs))
+	else if (count && !functions_only && symbol_alone(address, ours, theirs))
 		t->more++;
 	else if (t->different++ < SHOWN_MAX)
 		show(address, ours, count, theirs);
+}
+
+static Dwfl *open_theirs(const char *path)
+{
+	static const Dwfl_Callbacks callbacks = {.find_debuginfo = dwfl_standard_find_debuginfo,
+						 .section_address = dwfl_offline_section_address};
+	Dwfl *dwfl = dwfl_begin(&callbacks);
+
+	module = dwfl_report_offline(dwfl, path, path, -1);
+	if (!module || dwfl_report_end(dwfl, NULL, NULL) < 0)
+		die(path, "cannot be opened by libdwfl");
+	return dwfl;
 }
 
 static FILE *ask_them(const char *path, const struct addresses *a, char name[static 32])
@@ -327,18 +380,18 @@ static FILE *ask_them(const char *path, const struct addresses *a, char name[sta
 
 static int check(const char *path, uint64_t step)
 {
-	struct dc_symbols *s = open_symbols(path);
+	struct dc_symbols *s = open_symbols(path, true);
 	struct addresses a = {0};
 	struct totals t = {0};
-	CLEANUP(close_fd) int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct chain theirs = {.count = 0};
 	static char line[LINE_BYTES];
 	char name[32];
 	FILE *f;
 
-	collect(path, step, &a);
+	collect(path, step, true, &a);
 	f = ask_them(path, &a, name);
-	dwarf = dwarf_begin(fd, DWARF_C_READ);
+	Dwfl *dwfl = open_theirs(path);
+	symbols_only = open_symbols(path, false);
 	if (!get_line(f, line))
 		die("eu-addr2line", "says nothing");
 	for (size_t i = 0; i < a.count; i++) {
@@ -355,9 +408,10 @@ static int check(const char *path, uint64_t step)
 	       path, t.asked, t.named, t.inlined, functions_only ? "llvm-symbolizer" : "eu-addr2line", t.same, t.more,
 	       t.row, t.outside, t.different);
 	free(a.list);
-	dwarf_end(dwarf);
+	dwfl_end(dwfl);
+	dc_symbols_close(symbols_only);
 	dc_symbols_close(s);
-	return t.different ? 1 : 0;
+	return t.different > 0;
 }
 
 static double seconds(void)
@@ -376,9 +430,9 @@ static int measure(const char *path, uint64_t step)
 	struct dc_symbols *s;
 	unsigned levels = 0;
 
-	collect(path, step, &a);
+	collect(path, step, true, &a);
 	from = seconds();
-	s = open_symbols(path);
+	s = open_symbols(path, true);
 	dc_symbols_at(s, a.list[0], chain, DC_SYMBOLS_CHAIN_MAX);
 	first = seconds() - from;
 	for (size_t i = 0; i < a.count; i++)
@@ -395,34 +449,62 @@ static int measure(const char *path, uint64_t step)
 	return 0;
 }
 
-static int print(const char *path, char **addresses, int count)
+static void print(struct dc_symbols *s, uint64_t address)
 {
 	struct dc_symbol chain[DC_SYMBOLS_CHAIN_MAX];
-	struct dc_symbols *s = open_symbols(path);
+	unsigned count = dc_symbols_at(s, address, chain, DC_SYMBOLS_CHAIN_MAX);
 
-	for (int i = 0; i < count; i++) {
-		unsigned n = dc_symbols_at(s, strtoull(addresses[i], NULL, 16), chain, DC_SYMBOLS_CHAIN_MAX);
+	printf("%#" PRIx64 "\n", address);
+	for (unsigned i = 0; i < count; i++)
+		printf("%s\n%s:%u\n", chain[i].function, chain[i].file, chain[i].line);
+	if (!count)
+		printf("??\n??:0\n");
+}
 
-		printf("%s\n", addresses[i]);
-		for (unsigned level = 0; level < n; level++)
-			printf("%s\n%s:%u\n", chain[level].function, chain[level].file, chain[level].line);
-		if (!n)
-			printf("??\n??:0\n");
-	}
+static int print_some(const char *path, char **addresses, int count)
+{
+	struct dc_symbols *s = open_symbols(path, true);
+
+	for (int i = 0; i < count; i++)
+		print(s, strtoull(addresses[i], NULL, 16));
+	dc_symbols_close(s);
+	return 0;
+}
+
+static int print_all(const char *path, uint64_t step)
+{
+	struct dc_symbols *s = open_symbols(path, true);
+	struct addresses a = {0};
+
+	collect(path, step, false, &a);
+	for (size_t i = 0; i < a.count; i++)
+		print(s, a.list[i]);
+	free(a.list);
 	dc_symbols_close(s);
 	return 0;
 }
 
 int main(int argc, char **argv)
 {
+	static const char *dirs[2];
+	const char *how = argc == 4 ? argv[1] : "";
+
+	if (argc > 4 && strcmp(argv[1], "--debug-dir") == 0) {
+		dirs[0] = argv[2];
+		debug_dirs = dirs;
+		argv += 2;
+		argc -= 2;
+		how = argc == 4 ? argv[1] : "";
+	}
 	if (argc > 3 && strcmp(argv[1], "--print") == 0)
-		return print(argv[2], argv + 3, argc - 3);
-	if (argc == 4 && strcmp(argv[1], "--measure") == 0)
+		return print_some(argv[2], argv + 3, argc - 3);
+	if (argc < 3 || !strtoull(argv[argc - 1], NULL, 0))
+		die("usage",
+		    "symbolcheck [--debug-dir DIR] [--all|--llvm|--measure] FILE STEP | --print FILE ADDRESS...");
+	if (strcmp(how, "--all") == 0)
+		return print_all(argv[2], strtoull(argv[3], NULL, 0));
+	if (strcmp(how, "--measure") == 0)
 		return measure(argv[2], strtoull(argv[3], NULL, 0));
-	functions_only = argc == 4 && strcmp(argv[1], "--llvm") == 0;
-	argv += functions_only;
-	argc -= functions_only;
-	if (argc != 3 || !strtoull(argv[2], NULL, 0))
-		die("usage", "symbolcheck [--llvm|--measure] FILE STEP | --print FILE ADDRESS...");
-	return check(argv[1], strtoull(argv[2], NULL, 0));
+	functions_only = strcmp(how, "--llvm") == 0;
+	return check(argv[argc - 2], strtoull(argv[argc - 1], NULL, 0));
 }

@@ -3,7 +3,9 @@
 
 #include <dwarf.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <elfutils/libdw.h>
@@ -187,7 +189,7 @@ static int find_aranges(struct dc_dwarf *d, struct ranges *all)
 		if (dwarf_getarangeinfo(dwarf_onearange(aranges, i), &start, &bytes, &offset) != 0 || !bytes ||
 		    bytes > UINT64_MAX - start || !dc_elf_executable(d->program, start))
 			continue;
-		u = bsearch(&offset, d->units, d->unit_count, sizeof *d->units, by_offset);
+		u = d->units ? bsearch(&offset, d->units, d->unit_count, sizeof *d->units, by_offset) : NULL;
 		if (u && u->no_ranges)
 			r = add_range(all, &(struct dc_range){.start = start,
 							      .end = start + bytes,
@@ -355,8 +357,27 @@ static int walk(struct walk *w, Dwarf_Die *die, uint32_t parent, uint32_t depth)
 
 /* --- its files and lines --- */
 
+static const char *text_of(Dwarf_Die *die, unsigned attribute)
+{
+	Dwarf_Attribute a;
+
+	return dwarf_formstring(dwarf_attr_integrate(die, attribute, &a));
+}
+
+/* Names that are not absolute begin in the directory that the compiler ran in. */
+static uint32_t add_file(struct dc_dwarf *d, const char *directory, const char *name)
+{
+	char path[PATH_MAX];
+
+	if (!name || name[0] == '/' || !directory ||
+	    (size_t)snprintf(path, sizeof path, "%s/%s", directory, name) >= sizeof path)
+		return dc_texts_add(d->texts, name);
+	return dc_texts_add(d->texts, path);
+}
+
 static int load_files(struct dc_dwarf *d, Dwarf_Die *die, uint32_t **ret_texts, size_t *ret_count)
 {
+	const char *directory = text_of(die, DW_AT_comp_dir);
 	Dwarf_Files *files;
 	size_t count;
 	uint32_t *texts;
@@ -367,7 +388,7 @@ static int load_files(struct dc_dwarf *d, Dwarf_Die *die, uint32_t **ret_texts, 
 	if (!texts)
 		return -ENOMEM;
 	for (size_t i = 0; i < count; i++)
-		texts[i] = dc_texts_add(d->texts, dwarf_filesrc(files, i, NULL, NULL));
+		texts[i] = add_file(d, directory, dwarf_filesrc(files, i, NULL, NULL));
 	*ret_texts = texts;
 	*ret_count = count;
 	return 0;
@@ -500,13 +521,6 @@ static void load(struct dc_dwarf *d, struct unit *u)
 }
 
 /* --- look up --- */
-
-static const char *text_of(Dwarf_Die *die, unsigned attribute)
-{
-	Dwarf_Attribute a;
-
-	return dwarf_formstring(dwarf_attr_integrate(die, attribute, &a));
-}
 
 static uint32_t name_of(struct dc_dwarf *d, const struct unit *u, const struct function *f)
 {

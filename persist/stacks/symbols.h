@@ -40,7 +40,7 @@ unsigned dc_symbols_source(struct dc_symbols *s);
 
 struct dc_symbol {
 	const char *function; /* valid until close; empty: not known */
-	const char *file; /* as the compiler wrote it; empty: not known */
+	const char *file; /* whole, where the compiler says where it ran; empty: not known */
 	uint32_t line; /* of the innermost function: of the address; of the others: of the call of the one before */
 	uint64_t start; /* virtual address where the function's code, of the last one: its symbol, begins; 0: not known */
 };
