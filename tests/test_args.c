@@ -22,6 +22,7 @@ struct sample {
 	uint64_t memory;
 	int64_t window;
 	uint64_t pid;
+	uint64_t hz;
 	struct moment from;
 };
 
@@ -60,6 +61,13 @@ static const struct option sample_table[] = {
 	 .value = "PID",
 	 .help = "p",
 	 .min = 1},
+	{.name = "hz",
+	 .type = OPTION_COUNT,
+	 .at = offsetof(struct sample, hz),
+	 .value = "HZ|off",
+	 .help = "h",
+	 .fallback = "49",
+	 .or_off = true},
 	{.name = "from",
 	 .type = OPTION_MOMENT,
 	 .at = offsetof(struct sample, from),
@@ -182,6 +190,10 @@ static void test_refusals(void **state)
 	expect_refusal(PARSE("--memory", "2TiB"), "too large, expected at most 1TiB");
 	expect_refusal(PARSE("--window", "30"), "expected a time with a unit");
 	expect_refusal(PARSE("--pid", "0"), "at least 1");
+	assert_int_equal(values.hz, 49);
+	assert_int_equal(PARSE("--hz", "off"), 0);
+	assert_int_equal(values.hz, 0);
+	expect_refusal(PARSE("--pid", "off"), "a whole number");
 	expect_refusal(PARSE("--format", "json"), "expected one of jsonl|chrome");
 	expect_refusal(PARSE("--from", "yesterday"), "expected a moment");
 	expect_refusal(PARSE("a", "b", "c"), "unexpected argument 'c'");

@@ -172,6 +172,8 @@ static int store_number(const struct option *o, const char *text, void *at, char
 	if (o->type == OPTION_TIME) {
 		r = parse_time(text, &ns);
 		v = (uint64_t)ns;
+	} else if (o->or_off && strcmp(text, "off") == 0) {
+		r = 0;
 	} else {
 		r = o->type == OPTION_SIZE ? parse_size(text, &v) : parse_count(text, &v);
 	}

@@ -61,6 +61,7 @@ struct option {
 	uint64_t min;         /* SIZE, TIME, COUNT: bounds; max 0: no bound */
 	uint64_t max;
 	bool minus_one;   /* TIME: -1 when not given, because 0 says something */
+	bool or_off;      /* COUNT: "off" is 0 */
 	bool not_in_file; /* of `dashcam watch`: makes no sense in dashcam.conf */
 };
 

@@ -19,6 +19,8 @@ struct watching_options {
 	int64_t after;
 	int64_t cooldown;
 	uint64_t disk;
+	uint64_t sample;
+	const char *stacks;
 	bool pwrite;
 };
 
@@ -51,6 +53,12 @@ int watching_configure(const struct watching_options *o, struct watching_places 
 	{.name = "disk", .type = OPTION_SIZE, .at = WATCHING_MEMBER(of, disk), .value = "SIZE",                      \
 	 .help = "captures may take this much together; beyond it the least important and oldest go, 0 for no bound", \
 	 .fallback = "4GiB"},                                                                                        \
+	{.name = "sample", .type = OPTION_COUNT, .at = WATCHING_MEMBER(of, sample), .value = "HZ|off",               \
+	 .help = "how many stacks to sample per second of CPU time, and of waiting",                                 \
+	 .fallback = "49", .max = 10000, .or_off = true},                                                            \
+	{.name = "stacks", .type = OPTION_CHOICE, .at = WATCHING_MEMBER(of, stacks), .value = "auto|fp|copy",        \
+	 .help = "follow frame pointers, or copy registers and stack to unwind them later; auto looks at the program", \
+	 .choices = "auto|fp|copy", .fallback = "auto"},                                                             \
 	{.name = "pwrite", .type = OPTION_FLAG, .at = WATCHING_MEMBER(of, pwrite),                                   \
 	 .help = "write with pwrite, do not try io_uring"}
 /* clang-format on */

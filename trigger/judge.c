@@ -83,6 +83,7 @@ static void conclude(struct dc_watcher *w, struct dc_entry *e)
 		told = told || died_as_told(e, other);
 	}
 	dc_worker_died(w->worker, h->pid, h->start_time, e->exit_known, e->exit_status);
+	dc_sampling_remove(w, e->ring);
 	if (told)
 		return; /* saved when its last signal came */
 	if (e->exit_known && WIFSIGNALED(e->exit_status)) {

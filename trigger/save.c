@@ -226,6 +226,56 @@ static void add_totals(struct dc_snapshot_totals *sum, const struct dc_snapshot_
 	sum->truncated = sum->truncated || t->truncated;
 }
 
+/* The window on the kernel's clock. */
+static void sample_window(const struct dc_incident *i, int64_t *ret_from_ns, int64_t *ret_to_ns)
+{
+	struct dc_clock clock;
+	int64_t at;
+
+	dc_clock_init(&clock, i->clock, i->tick_shift);
+	for (uint32_t k = 0; k < i->anchor_count; k++)
+		dc_clock_add(&clock, &i->anchors[k]);
+	at = dc_clock_monotonic_ns(&clock, i->at_units);
+	*ret_from_ns = i->asked_last_ns ? at - i->asked_last_ns : 0;
+	*ret_to_ns = dc_clock_monotonic_ns(&clock, i->to_units);
+}
+
+static void note_mode(struct dc_sampler *sampler, struct dc_process *p)
+{
+	struct dc_sample_mode mode;
+
+	dc_sampler_mode(sampler, p->pid, &mode);
+	p->sample_scope = mode.scope;
+	p->sample_hz = mode.hz;
+	p->sample_copy_bytes = mode.copy_bytes;
+	p->sample_kernel = mode.kernel;
+	memcpy(p->sample_why, mode.why, sizeof(p->sample_why));
+}
+
+/* Once a process: of its images the first has them. */
+static int write_samples(struct dc_save *s, uint32_t index)
+{
+	struct dc_process *p = &s->members[index].process;
+	struct dc_sampler_totals totals = {0};
+	int64_t from_ns, to_ns;
+	int r;
+
+	if (!s->sampler || !p->pid || !p->verified || s->incident.anchor_count == 0)
+		return 0;
+	for (uint32_t i = 0; i < index; i++)
+		if (s->members[i].process.pid == p->pid && s->members[i].process.start_time == p->start_time)
+			return 0;
+	note_mode(s->sampler, p);
+	sample_window(&s->incident, &from_ns, &to_ns);
+	r = dc_sampler_write(s->sampler, p->pid, index, from_ns, to_ns, s->writer, &totals);
+	if (r < 0)
+		return r;
+	p->samples_lost = totals.lost;
+	p->samples_from_ns = totals.samples_from_ns;
+	p->switches_from_ns = totals.switches_from_ns;
+	return 0;
+}
+
 static int finish_member(struct dc_save *s, uint32_t index, bool again)
 {
 	struct dc_member *m = &s->members[index];
@@ -246,6 +296,8 @@ static int finish_member(struct dc_save *s, uint32_t index, bool again)
 		r = dc_maps_write(m->ring->maps, s->writer, index, &m->maps_mark); /* loaded meanwhile */
 	if (r == 0)
 		r = dc_crash_write(m->ring, s->writer, index);
+	if (r >= 0)
+		r = write_samples(s, index);
 	if (r < 0)
 		return r;
 	add_totals(&s->totals, dc_snapshot_totals(m->snapshot));

@@ -20,6 +20,7 @@
 #include "persist/store.h"
 #include "persist/writer.h"
 #include "trigger/incident.h"
+#include "trigger/sampler.h"
 #include "trigger/snapshot.h"
 
 #define DC_SAVE_PATH_BYTES 512u
@@ -55,6 +56,7 @@ struct dc_save {
 	char name[DC_SAVE_NAME_BYTES]; /* file name; set by the first dc_save_first(), kept when tried again */
 	char why[DC_SAVE_WHY_BYTES];   /* of an error of the directory, for people */
 	uint8_t capture_id[16];
+	struct dc_sampler *sampler; /* borrowed; NULL: none */
 	uint64_t began_ns;   /* CLOCK_MONOTONIC of dc_save_first() */
 	uint64_t durable_ns; /* from then until the file was durable */
 	uint64_t written_bytes;

@@ -37,6 +37,7 @@ enum source {
 	SOURCE_WORKER,
 	SOURCE_SETTLER,
 	SOURCE_CONNECTOR,
+	SOURCE_SAMPLER,
 };
 
 int64_t dc_watcher_now_ns(void)
@@ -69,6 +70,7 @@ void dc_watcher_defaults(struct dc_watcher_config *config)
 		.on_death = true,
 		.sweep = true,
 		.settle = true,
+		.sample_hz = 49,
 		.zstd_level = 3,
 	};
 }
@@ -119,6 +121,7 @@ static void on_found(void *arg, struct dc_entry *e)
 	struct dc_watcher *w = arg;
 
 	watch_end(w, e);
+	dc_sampling_add(w, e->ring);
 	remember(e, dc_watcher_now_ns());
 	ask_window(w, e->ring);
 	if (w->config.on_found)
@@ -188,6 +191,7 @@ static void on_timer(struct dc_watcher *w)
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++)
 		remember(dc_roster_at(w->roster, i), now);
 	dc_files_sweep(now);
+	dc_sampler_tick(w->sampler);
 	dc_watcher_judge_all(w);
 	dc_roster_expire(w->roster, now, w->config.grace_ns, known_ns, w->config.sweep);
 	if (w->watchdog_ns && now - w->watchdog_last_ns >= w->watchdog_ns) {
@@ -226,6 +230,9 @@ static void handle(struct dc_watcher *w, const struct epoll_event *event)
 		break;
 	case SOURCE_CONNECTOR:
 		read_connector(w);
+		break;
+	case SOURCE_SAMPLER:
+		dc_sampler_dispatch(w->sampler);
 		break;
 	case SOURCE_TIMER:
 		break; /* last of all: it lets go of entries that other events may name */
@@ -392,6 +399,13 @@ static int open_settler(struct dc_watcher *w)
 	return listen_to(w, dc_settler_fd(w->settler), SOURCE_SETTLER);
 }
 
+static int open_sampler(struct dc_watcher *w)
+{
+	int r = dc_sampling_open(w), fd = r == 0 ? dc_sampler_fd(w->sampler) : -1;
+
+	return r < 0 || fd < 0 ? r : listen_to(w, fd, SOURCE_SAMPLER);
+}
+
 /* A place that cannot take captures is told now rather than when one is due. */
 static int check_output(const struct dc_watcher *w, char why[static DC_WHY_BYTES])
 {
@@ -461,6 +475,8 @@ static int open_all(struct dc_watcher *w, char why[static DC_WHY_BYTES])
 		r = open_worker(w);
 	if (r == 0)
 		r = open_settler(w);
+	if (r == 0)
+		r = open_sampler(w);
 	if (r == 0)
 		r = open_roster(w);
 	if (r < 0) {
@@ -545,6 +561,7 @@ unsigned dc_watcher_close(struct dc_watcher *w, bool drain)
 	dc_roster_free(w->roster);
 	dc_settler_free(w->settler);
 	dc_worker_free(w->worker);
+	dc_sampler_free(w->sampler);
 	dc_budget_free(w->deaths);
 	dc_budget_free(w->budget);
 	close_if(w->timer_fd);

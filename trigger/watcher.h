@@ -17,6 +17,7 @@
 #include <sys/signalfd.h>
 
 #include "trigger/budget.h"
+#include "trigger/sampler.h"
 #include "trigger/save.h"
 
 /* Filled by the command line from flags and configuration, from dc_watcher_defaults(). Strings are borrowed. */
@@ -32,6 +33,9 @@ struct dc_watcher_config {
 	bool on_death;                  /* save when a process dies by a signal */
 	bool sweep; /* remove ring files of processes that are gone when their grace is over */
 	bool settle;
+	uint32_t sample_hz; /* 0: off (trigger/sampler.h) */
+	enum dc_sample_stacks sample_stacks;
+	bool sample_host; /* the whole host, where that is allowed */
 	int zstd_level;
 	/* One line, lower case, no newline. */
 	void (*log)(void *arg, const char *line);

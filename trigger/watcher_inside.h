@@ -4,6 +4,7 @@
  *
  *   watcher.c   open, loop, close           fire.c    from a reason to incidents in the worker
  *   judge.c     how processes ended         serve.c   requests of the control socket, and what became of captures
+ *   sampling.c  which of them are sampled
  */
 #pragma once
 
@@ -48,6 +49,8 @@ struct dc_watcher {
 	struct dc_roster *roster;
 	struct dc_worker *worker;
 	struct dc_settler *settler;
+	struct dc_sampler *sampler;
+	bool sampling_refused; /* said already */
 	struct dc_budget *budget; /* of apps' triggers */
 	struct dc_budget *deaths;
 	struct dc_control *control;
@@ -105,6 +108,11 @@ int dc_watcher_save_death(struct dc_watcher *w, const struct dc_entry *e, int si
 bool dc_watcher_judge_all(struct dc_watcher *w);
 /* The kernel's word on any process of the host, for those of them whose ring is, or will be, found. */
 void dc_watcher_note_exit(struct dc_watcher *w, uint32_t pid, int status);
+
+int dc_sampling_open(struct dc_watcher *w);
+/* The process of a ring, from now on; when it is dead. */
+void dc_sampling_add(struct dc_watcher *w, const struct dc_ring *ring);
+void dc_sampling_remove(struct dc_watcher *w, const struct dc_ring *ring);
 
 void dc_watcher_on_request(void *arg, uint64_t client, const struct ucred *peer,
 			   const struct dc_control_request *request);
