@@ -12,6 +12,7 @@
 struct export_options {
 	const char *format;
 	const char *output;
+	bool off_cpu;
 	struct cut_options cut;
 };
 
@@ -21,9 +22,14 @@ static const struct option export_option_table[] = {
 	 .type = OPTION_CHOICE,
 	 .at = offsetof(struct export_options, format),
 	 .value = "FORMAT",
-	 .choices = "jsonl|chrome",
+	 .choices = "jsonl|chrome|folded|pprof",
 	 .fallback = "jsonl",
-	 .help = "jsonl (one object an event) or chrome (for ui.perfetto.dev)"},
+	 .help = "jsonl (one object an event), chrome (for ui.perfetto.dev), or of the samples folded (one stack a line, for "
+		 "flame graphs) or pprof"},
+	{.name = "off-cpu",
+	 .type = OPTION_FLAG,
+	 .at = offsetof(struct export_options, off_cpu),
+	 .help = "folded: where threads were off the CPU, in microseconds, instead of on it"},
 	{.name = "output",
 	 .letter = 'o',
 	 .type = OPTION_FILE,
@@ -59,6 +65,16 @@ static int export_events(struct export *x, const struct export_format *format, c
 	return r < 0 ? r : 0;
 }
 
+static bool is_profile(const char *format)
+{
+	return strcmp(format, "folded") == 0 || strcmp(format, "pprof") == 0;
+}
+
+static int export_profile(const struct export_options *o, struct dc_capture *c, const struct dc_cut *cut, FILE *out)
+{
+	return strcmp(o->format, "pprof") == 0 ? export_pprof(c, cut, out) : export_folded(c, cut, o->off_cpu, out);
+}
+
 static int64_t left_edge(const struct dc_capture *c, const struct dc_cut *cut)
 {
 	int64_t from_ns = dc_clock_realtime_ns(dc_capture_clock(c), dc_capture_incident(c)->from_units);
@@ -83,11 +99,18 @@ static int export_run(const void *options, const struct operands *operands)
 	r = cut_resolve(&o->cut, c, &cut);
 	if (r != EXIT_OK)
 		return r;
+	if (o->off_cpu && strcmp(o->format, "folded") != 0)
+		return usage_error("--off-cpu is of --format folded; pprof has both");
 	if (lanes_new(c, &lanes) < 0)
 		return failure("out of memory");
 	r = output_open(&out, o->output);
 	if (r < 0)
 		return failure("'%s': %s", to, strerror(-r));
+	if (is_profile(o->format)) {
+		r = export_profile(o, c, &cut, out.file);
+		r2 = output_commit(&out);
+		return r2 < 0 ? failure("'%s': %s", to, strerror(-r2)) : capture_status(c, path, r);
+	}
 	x = (struct export){.capture = c, .lanes = lanes, .from_ns = left_edge(c, &cut)};
 	json_init(&x.json, out.file, false);
 	r = export_events(&x, format_find(o->format), &cut);
@@ -99,13 +122,16 @@ static int export_run(const void *options, const struct operands *operands)
 
 const struct command cmd_export = {
 	.name = "export",
-	.summary = "turn a capture into JSON lines or a trace for ui.perfetto.dev",
+	.summary = "turn a capture into JSON lines, a trace or a profile",
 	.usage = "FILE",
 	.about = "Writes the events of a capture, ordered by time over all threads and processes. "
 		 "jsonl has one object a line, with t (ns, CLOCK_REALTIME), pid, tid, kind, name and args: "
 		 "made for jq and "
 		 "databases. "
 		 "chrome is the Trace Event format that ui.perfetto.dev and chrome://tracing open.\n\n"
+		 "folded and pprof are made of the samples: folded has one line for each stack of each thread, outermost "
+		 "function first, and its microseconds; pprof is the protocol buffer of pprof, with samples, CPU time and "
+		 "time off the CPU.\n\n"
 		 "Strings of the recorded program that are not UTF-8 are made so; the output is always valid "
 		 "JSON.",
 	.exit_status =
@@ -113,7 +139,9 @@ const struct command cmd_export = {
 		"written, 64 when the arguments were wrong.",
 	.examples =
 		"dashcam export FILE | jq 'select(.kind==\"end\" and .duration_ns>1e6)'\tspans over 1 ms\n"
-		"dashcam export FILE -f chrome -o trace.json\topen trace.json in ui.perfetto.dev\n",
+		"dashcam export FILE -f chrome -o trace.json\topen trace.json in ui.perfetto.dev\n"
+		"dashcam export FILE -f folded | flamegraph.pl >flame.svg\ta flame graph\n"
+		"dashcam export FILE -f pprof -o cpu.pb\tgo tool pprof -http=: cpu.pb\n",
 	.see_also = "info show",
 	.options = export_option_table,
 	.options_size = sizeof(struct export_options),

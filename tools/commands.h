@@ -11,6 +11,7 @@ extern const struct command cmd_info;
 extern const struct command cmd_keep;
 extern const struct command cmd_ls;
 extern const struct command cmd_recover;
+extern const struct command cmd_report;
 extern const struct command cmd_rm;
 extern const struct command cmd_run;
 extern const struct command cmd_scrub;

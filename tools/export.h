@@ -25,6 +25,13 @@ struct export_format {
 extern const struct export_format export_jsonl;
 extern const struct export_format export_chrome;
 
+/*
+ * Profiles, out of samples instead of events (export_folded.c, export_pprof.c): stacks of one kind with what they weigh.
+ * Return: 0, -errno of reading.
+ */
+int export_folded(struct dc_capture *c, const struct dc_cut *cut, bool off_cpu, FILE *out);
+int export_pprof(struct dc_capture *c, const struct dc_cut *cut, FILE *out);
+
 /* Members that both formats share (export_args.c). */
 void export_args(struct export *x, const struct dc_cursor_event *e); /* "args": {...} */
 void export_args_members(struct export *x,
