@@ -21,6 +21,7 @@ struct watching_options {
 	uint64_t disk;
 	uint64_t sample;
 	const char *stacks;
+	const char *threads;
 	bool pwrite;
 };
 
@@ -59,6 +60,9 @@ int watching_configure(const struct watching_options *o, struct watching_places 
 	{.name = "stacks", .type = OPTION_CHOICE, .at = WATCHING_MEMBER(of, stacks), .value = "auto|fp|copy",        \
 	 .help = "follow frame pointers, or copy registers and stack to unwind them later; auto looks at the program", \
 	 .choices = "auto|fp|copy", .fallback = "auto"},                                                             \
+	{.name = "threads", .type = OPTION_CHOICE, .at = WATCHING_MEMBER(of, threads), .value = "on|off",            \
+	 .help = "at a trigger, stop each thread for the fraction of a millisecond its stack takes to copy",         \
+	 .choices = "on|off", .fallback = "on"},                                                                     \
 	{.name = "pwrite", .type = OPTION_FLAG, .at = WATCHING_MEMBER(of, pwrite),                                   \
 	 .help = "write with pwrite, do not try io_uring"}
 /* clang-format on */

@@ -73,6 +73,8 @@ static int make_save(struct dc_watcher *w, const struct firing *f, struct dc_rin
 		r = dc_save_new(&incident, &w->config.output, &save);
 	if (r == 0)
 		save->sampler = w->sampler;
+	if (r == 0 && w->config.threads)
+		save->threads_ns = THREADS_NS;
 	for (uint32_t i = 0; r == 0 && i < count; i++)
 		r = dc_save_add(save, rings[i]);
 	if (r < 0)

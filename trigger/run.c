@@ -216,8 +216,8 @@ static void reap(struct run *r)
 {
 	int status;
 
-	if (r->ended || waitpid(r->child, &status, WNOHANG) != r->child)
-		return;
+	if (r->ended || waitpid(r->child, &status, WNOHANG) != r->child || WIFSTOPPED(status))
+		return; /* stopped: by another thread of ours, that copies stacks */
 	r->ended = true;
 	r->status = status;
 	dc_watcher_exited(r->watcher, (uint32_t)r->child, status);
@@ -323,7 +323,8 @@ static int watch(struct run *r)
 	reap(r); /* it may have ended before anybody looked */
 	e = dc_watcher_loop(r->watcher);
 	if (e < 0) /* the command goes on without us watching; its status is still owed */
-		waitpid(r->child, &r->status, 0);
+		while (waitpid(r->child, &r->status, 0) == r->child && WIFSTOPPED(r->status))
+			continue;
 	save_exit(r);
 	if (!r->found)
 		say_no_recorder(r);

@@ -10,9 +10,12 @@
 #include <time.h>
 
 #include "trigger/crash.h"
+#include "trigger/threads.h"
 
 #define QUEUE 8u /* 1 MiB buffers in flight */
 #define NAME_TRIES 10u
+#define CRASH_WAITS_NS 30000000 /* of the 50 ms that a dying process gives us */
+#define THREADS_FEW 64u /* stopped and copied within some milliseconds */
 
 static uint64_t now_ns(void)
 {
@@ -43,6 +46,7 @@ void dc_save_abort(struct dc_save *s)
 	for (uint32_t i = 0; i < s->count; i++) {
 		dc_snapshot_free(TAKE(s->members[i].snapshot));
 		s->members[i].maps_mark = (struct dc_maps_mark){0};
+		s->members[i].threads_asked = false;
 	}
 	if (s->dir_fd >= 0)
 		close(TAKE_FD(s->dir_fd));
@@ -162,10 +166,46 @@ static int write_maps(struct dc_save *s, uint32_t index)
 	return dc_maps_write(m->ring->maps, s->writer, index, &m->maps_mark);
 }
 
+static bool same_process(const struct dc_member *a, const struct dc_member *b)
+{
+	return a->process.pid == b->process.pid && a->process.start_time == b->process.start_time;
+}
+
+/* Once a process, of which there may be several rings; and only of one that is proved to be the one it says it is. */
+static bool threads_wanted(const struct dc_save *s, const struct dc_member *m)
+{
+	if (s->threads_ns <= 0 || !m->process.alive || !m->process.verified || m->ring->elsewhere)
+		return false;
+	for (uint32_t i = 0; i < s->count; i++)
+		if (s->members[i].threads_asked && same_process(&s->members[i], m))
+			return false;
+	return true;
+}
+
+/* That a process is gone by now, or lets nobody stop it, is no error of the capture's. Return: 0, the writer's error. */
+static int write_threads(struct dc_save *s, uint32_t index)
+{
+	struct dc_member *m = &s->members[index];
+	struct dc_threads_totals t = {0};
+	int r;
+
+	if (!threads_wanted(s, m))
+		return 0;
+	m->threads_asked = true;
+	r = dc_threads_write(m->process.pid, m->process.start_time, index, s->threads_ns, s->writer, &t);
+	s->threads_ns -= (int64_t)t.took_ns;
+	m->process.threads_taken = t.taken;
+	m->process.threads_refused = t.refused;
+	m->process.stopped_median_ns = t.stopped_median_ns;
+	snprintf(m->process.threads_why, sizeof(m->process.threads_why), "%s", r < 0 ? strerror(-r) : t.why);
+	return dc_writer_error(s->writer);
+}
+
 /* One ring, first pass. A ring that cannot be read takes nothing from the others. Return: 1 copied, 0 not, -errno. */
 static int copy_member(struct dc_save *s, uint32_t index)
 {
 	struct dc_member *m = &s->members[index];
+	const bool few = dc_threads_count(m->process.pid) <= THREADS_FEW;
 	uint64_t from, to;
 	int r = dc_incident_edges(&s->incident, m->ring, &from, &to);
 
@@ -175,8 +215,12 @@ static int copy_member(struct dc_save *s, uint32_t index)
 		r = dc_writer_process(s->writer, index, &m->process);
 	if (r == 0)
 		r = write_maps(s, index);
+	if (r == 0 && few) /* what they do changes at once, but so does the ring */
+		r = write_threads(s, index);
 	if (r == 0)
 		r = dc_snapshot_pass(m->snapshot, s->writer);
+	if (r == 0)
+		r = write_threads(s, index);
 	if (r == 0)
 		return 1;
 	if (dc_writer_error(s->writer) < 0)
@@ -185,13 +229,30 @@ static int copy_member(struct dc_save *s, uint32_t index)
 	return r == -ENOMEM ? r : 0;
 }
 
+/* A process that is about to die stands until we have its threads, though not for long. */
+static int take_dying(struct dc_save *s)
+{
+	int r = 0;
+
+	if (s->incident.reason == DC_REASON_DEATH && s->threads_ns > CRASH_WAITS_NS)
+		s->threads_ns = CRASH_WAITS_NS;
+	for (uint32_t i = 0; r == 0 && i < s->count && s->incident.reason == DC_REASON_DEATH; i++) {
+		r = dc_writer_process(s->writer, i, &s->members[i].process);
+		if (r == 0)
+			r = write_threads(s, i);
+	}
+	for (uint32_t i = 0; i < s->count; i++)
+		dc_crash_ack(s->members[i].ring); /* what we wanted of the living we have; rings stay */
+	return r;
+}
+
 static int copy_all(struct dc_save *s)
 {
 	uint32_t copied = 0;
 	int r = dc_writer_incident(s->writer, &s->incident);
 
-	for (uint32_t i = 0; i < s->count; i++)
-		dc_crash_ack(s->members[i].ring); /* what we wanted of the living we have; rings stay */
+	if (r == 0)
+		r = take_dying(s);
 	for (uint32_t i = 0; r >= 0 && i < s->count; i++) {
 		r = copy_member(s, i);
 		copied += r == 1;

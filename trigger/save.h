@@ -40,6 +40,7 @@ struct dc_member {
 	struct dc_process process;
 	struct dc_snapshot *snapshot;
 	struct dc_maps_mark maps_mark; /* what of its address space is in the file */
+	bool threads_asked; /* their stacks: taken, or not to be had */
 	bool unreadable; /* its ring gave nothing at all: cut to nothing by its owner */
 };
 
@@ -48,6 +49,7 @@ struct dc_save {
 	struct dc_save_output output;
 	uint32_t uid;
 	uint32_t gid;
+	int64_t threads_ns; /* stop the threads of living processes and copy their stacks, for so long in all; 0: do not */
 	uint32_t count;
 	struct dc_member *members;
 	struct dc_writer *writer;

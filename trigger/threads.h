@@ -1,11 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The stacks of all threads of a process, now: each is stopped by ptrace (seize, interrupt) for as long as it takes to copy
- * its registers and up to 64 KiB of its stack, then let go; one at a time. A thread that does not stop (D state, another
- * tracer) is noted with its state, its wait channel and its system call, which need no stopping. A process that is stopped
- * stays stopped, one that is held by another tracer is left alone.
+ * its registers and up to 64 KiB of its stack, then let go; one at a time. What it waits in (state, wait channel, system
+ * call) is read before, while it still waits there.
  *
- * The caller's thread becomes the tracer, so all of it happens in one call.
+ *     list ──► for each: /proc ──► seize, interrupt ──► stopped ──► registers, stack ──► detach ──► SAMPLES
+ *                                       │ not yet (D state): looked at again after each of the others
+ *                                       └─ refused: another tracer, no rights: noted
+ *
+ * What the threads notice of it: nothing but the time. Signals that come meanwhile are passed on. A process that is stopped
+ * stays stopped. System calls go on: most the kernel restarts by itself, with what is left of their time-outs. A few waits
+ * (epoll_wait, sigtimedwait, semop, io_uring_enter, sockets with a time-out of theirs) it would end with EINTR; on x86-64 those are
+ * made to restart too, unless a signal handler runs, with their whole time-out. On aarch64 these see EINTR, as they would
+ * from SIGSTOP and SIGCONT.
+ *
+ * A tracer is a thread: all happens in one made for this call, and whatever is still seized when it ends the kernel lets go.
+ * Waiting for children in other threads of the caller may show stops of a traced child: WIFSTOPPED is to be ignored there.
  */
 #pragma once
 
@@ -20,16 +30,20 @@ struct dc_threads_totals {
 	uint32_t threads; /* seen */
 	uint32_t taken; /* stopped and copied */
 	uint32_t refused; /* by a tracer, by rights */
-	uint64_t stopped_median_ns; /* how long one was held */
+	uint64_t stopped_median_ns; /* how long one was held, from the request to stop until it was let go */
 	uint64_t stopped_max_ns;
 	uint64_t took_ns;
 	char why[96]; /* first thing that did not work, for people; empty: all did */
 };
 
+/* How many threads a process has, about; 0: it is gone. */
+uint32_t dc_threads_count(uint32_t pid);
+
 /*
  * dc_threads_write() - SAMPLES blocks with one DC_SAMPLE_THREAD a thread of process @pid, started at @start_time
  * @process: its number in the incident. @budget_ns: wall clock for all of it; threads beyond are noted, not stopped.
- * Only for processes that are verified. Return: 0 (what could not be taken is in @ret_totals); -ESRCH; the writer's error.
+ * Thread ids are those the process itself uses (its pid namespace). Only for processes that are verified.
+ * Return: 0 (what could not be taken is in @ret_totals); -ESRCH; the writer's error; -errno of the thread made for it.
  */
 int dc_threads_write(uint32_t pid, uint64_t start_time, uint32_t process, int64_t budget_ns, struct dc_writer *w,
 		     struct dc_threads_totals *ret_totals);

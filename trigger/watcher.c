@@ -69,6 +69,7 @@ void dc_watcher_defaults(struct dc_watcher_config *config)
 		.disk_bytes = UINT64_C(4) << 30,
 		.on_death = true,
 		.sweep = true,
+		.threads = true,
 		.settle = true,
 		.sample_hz = 49,
 		.zstd_level = 3,

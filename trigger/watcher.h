@@ -32,6 +32,7 @@ struct dc_watcher_config {
 	uint64_t disk_bytes;            /* captures may take so much; 0: no bound */
 	bool on_death;                  /* save when a process dies by a signal */
 	bool sweep; /* remove ring files of processes that are gone when their grace is over */
+	bool threads; /* stop the threads of a process at a trigger for as long as their stacks take to copy */
 	bool settle;
 	uint32_t sample_hz; /* 0: off (trigger/sampler.h) */
 	enum dc_sample_stacks sample_stacks;

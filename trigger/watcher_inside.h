@@ -18,6 +18,7 @@
 
 #define SECOND_NS INT64_C(1000000000)
 #define WAITERS_MAX 64u
+#define THREADS_NS (SECOND_NS / 4) /* of an incident, for the stacks of all threads of all its processes */
 #define EXITS_MAX 1024u
 #define SEVERITY_ASKED 1u
 #define SEVERITY_APP 2u
