@@ -70,7 +70,8 @@ static void test_parts_are_found(void **state)
 	assert_non_null(dc_module_at(m, m->eh_frame, m->eh_frame_bytes));
 	if (m->build_id_bytes) /* some linkers write none */
 		assert_true(m->build_id_bytes == 16 || m->build_id_bytes == 20);
-	assert_int_equal(dc_module_open_vdso(&vdso), 0);
+	if (dc_module_open_vdso(&vdso) == -ENOENT) /* emulated processes have none */
+		skip();
 	assert_int_equal(vdso->machine, m->machine);
 	assert_true(vdso->build_id_bytes > 0);
 	assert_non_null(dc_module_at(vdso, vdso->eh_frame, vdso->eh_frame_bytes));
@@ -150,7 +151,8 @@ static void test_cut_files(void **state)
 	CLEANUP(dc_module) struct dc_module *vdso = NULL;
 
 	(void)state;
-	assert_int_equal(dc_module_open_vdso(&vdso), 0);
+	if (dc_module_open_vdso(&vdso) == -ENOENT) /* emulated processes have none */
+		skip();
 	for (size_t bytes = 0; bytes < vdso->bytes; bytes++) {
 		int r = open_copy(vdso->image, bytes, SIZE_MAX, 0);
 		assert_true(r == 0 || r == -ENOEXEC || r == -EBADMSG);
@@ -167,7 +169,8 @@ static void test_changed_files(void **state)
 	unsigned refused = 0;
 
 	(void)state;
-	assert_int_equal(dc_module_open_vdso(&vdso), 0);
+	if (dc_module_open_vdso(&vdso) == -ENOENT) /* emulated processes have none */
+		skip();
 	for (size_t at = 0; at < vdso->bytes; at++)
 		for (unsigned i = 0; i < sizeof to; i++)
 			refused += open_copy(vdso->image, vdso->bytes, at, to[i]) < 0;
@@ -184,7 +187,8 @@ static void test_what_is_no_module(void **state)
 	(void)state;
 	assert_int_equal(dc_module_open(directory, &m), -ENOEXEC);
 	assert_int_equal(dc_module_open(text, &m), -ENOEXEC);
-	assert_int_equal(dc_module_open_vdso(&vdso), 0);
+	if (dc_module_open_vdso(&vdso) == -ENOENT) /* emulated processes have none */
+		skip();
 	assert_int_equal(open_copy(vdso->image, vdso->bytes, EI_DATA, ELFDATA2MSB), -ENOEXEC);
 	assert_int_equal(open_copy(vdso->image, vdso->bytes, offsetof(Elf64_Ehdr, e_type), ET_REL), -ENOEXEC);
 	assert_int_equal(open_copy(vdso->image, vdso->bytes, offsetof(Elf64_Ehdr, e_phentsize), 8), -EBADMSG);

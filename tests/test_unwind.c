@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <time.h>
 
@@ -259,6 +260,16 @@ NOINLINE static int fault(void)
 	return 1;
 }
 
+/* On x86-64 libc has it, elsewhere the vdso, which emulated processes do not have. */
+static bool trampoline_is_known(void)
+{
+#if defined(__x86_64__)
+	return true;
+#else
+	return getauxval(AT_SYSINFO_EHDR) != 0;
+#endif
+}
+
 static unsigned signal_frame(void)
 {
 	for (unsigned i = 0; i < unwound.count; i++)
@@ -272,6 +283,8 @@ static void test_through_a_signal_handler(void **state)
 {
 	/* Behind the trampoline stands the instruction that was interrupted, exactly, and its callers. */
 	(void)state;
+	if (!trampoline_is_known())
+		skip();
 	handle(SIGILL, handle_from_inside, 0);
 	handle(SIGTRAP, handle_from_inside, 0);
 	fault();
@@ -294,6 +307,8 @@ static void test_a_handler_on_its_own_stack(void **state)
 	stack_t other = {.ss_sp = room, .ss_size = sizeof room}, none = {.ss_flags = SS_DISABLE};
 
 	(void)state;
+	if (!trampoline_is_known())
+		skip();
 	assert_int_equal(sigaltstack(&other, NULL), 0);
 	handle(SIGILL, handle_from_inside, SA_ONSTACK);
 	handle(SIGTRAP, handle_from_inside, SA_ONSTACK);
@@ -367,7 +382,7 @@ static void test_other_ways_to_be_described(void **state)
 
 static void test_used_is_what_a_copy_needs(void **state)
 {
-	/* With as many bytes as were used the result is the same, with a word less it is shorter. */
+	/* With as many bytes as were used the result is the same, with half of them it is shorter. */
 	struct dc_unwound first;
 
 	(void)state;
@@ -379,7 +394,7 @@ static void test_used_is_what_a_copy_needs(void **state)
 	assert_int_equal(unwound.count, first.count);
 	assert_true(unwound.to_root);
 	assert_int_equal(unwound.stack_used, first.stack_used);
-	unwind(first.stack_used - 8);
+	unwind(first.stack_used / 2);
 	assert_true(unwound.count < first.count);
 	assert_false(unwound.to_root);
 	assert_memory_equal(unwound.addresses, first.addresses, unwound.count * sizeof first.addresses[0]);
@@ -617,7 +632,9 @@ static void test_senseless_rules_end_the_walk(void **state)
 	for (unsigned i = 0; i < sizeof all / sizeof *all; i++) {
 		unwind_rules(all[i].rules, all[i].bytes, words, 64);
 		assert_int_equal(unwound.count, 1);
+#if defined(__x86_64__) /* elsewhere libunwind goes by the link register, here 0, when it makes no sense of the rules */
 		assert_false(unwound.to_root);
+#endif
 	}
 }
 
@@ -649,7 +666,8 @@ static void test_any_changed_byte_of_the_vdso(void **state)
 	uint64_t words[64];
 
 	(void)state;
-	assert_int_equal(dc_module_open_vdso(&vdso), 0);
+	if (dc_module_open_vdso(&vdso) == -ENOENT)
+		skip();
 	CLEANUP(free) uint8_t *changed = malloc(vdso->bytes);
 	memcpy(changed, vdso->image, vdso->bytes);
 	for (unsigned i = 0; i < 64; i++)
@@ -671,6 +689,46 @@ static void test_any_changed_byte_of_the_vdso(void **state)
 			}
 			changed[at] = old;
 		}
+}
+
+static void test_a_signal_frame_by_hand(void **state)
+{
+	/* A trampoline is known by its instructions, without a description, and gives back all registers. */
+#if defined(__x86_64__)
+	static const uint8_t code[] = {0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05};
+	struct {
+		ucontext_t context;
+	} frame = {0};
+	frame.context.uc_mcontext.gregs[REG_RIP] = OTHER_AT + 10;
+	frame.context.uc_mcontext.gregs[REG_RSP] = STACK_AT + 2048;
+	frame.context.uc_mcontext.gregs[REG_RBP] = STACK_AT + 4000;
+#else
+	static const uint8_t code[] = {0x68, 0x11, 0x80, 0xd2, 0x01, 0, 0, 0xd4};
+	struct {
+		siginfo_t info;
+		ucontext_t context;
+	} frame = {0};
+	frame.context.uc_mcontext.pc = OTHER_AT + 10;
+	frame.context.uc_mcontext.sp = STACK_AT + 2048;
+	frame.context.uc_mcontext.regs[FP] = STACK_AT + 4000;
+#endif
+	uint64_t words[640] = {0};
+
+	(void)state;
+	module_make(NULL, 0, image);
+	memset(image + MADE_FRAMES, 0, 64);
+	memcpy(image + MADE_CODE, code, sizeof code);
+	_Static_assert(sizeof frame <= sizeof words, "the stack has room for it");
+	memcpy(words, &frame, sizeof frame);
+	words[500] = 0;
+	words[501] = OTHER_AT + 30;
+	unwind_made(MADE_AT + MADE_CODE, 0, words, 640);
+	assert_int_equal(unwound.count, 3);
+	assert_int_equal(unwound.flags[0], DC_FRAME_SIGNAL);
+	assert_int_equal(unwound.addresses[1], OTHER_AT + 10);
+	assert_int_equal(unwound.flags[1], 0);
+	assert_int_equal(unwound.addresses[2], OTHER_AT + 30);
+	assert_true(unwound.to_root);
 }
 
 static void test_code_that_nothing_describes(void **state)
@@ -728,6 +786,7 @@ int main(void)
 		TEST(test_senseless_rules_end_the_walk),
 		TEST(test_any_changed_byte_of_a_description),
 		TEST(test_any_changed_byte_of_the_vdso),
+		TEST(test_a_signal_frame_by_hand),
 		TEST(test_code_that_nothing_describes),
 #if defined(__x86_64__)
 		TEST(test_every_instruction_of_calls_into_libraries),

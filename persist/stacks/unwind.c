@@ -14,6 +14,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <libunwind.h>
+#include <signal.h>
 #include <stddef.h>
 #include <string.h>
 #include <ucontext.h>
@@ -232,7 +233,7 @@ static uint32_t window_copy(struct dc_unwinder *u, const struct dc_module *m, ui
 	if (from > m->debug_frame_bytes || m->debug_frame_bytes - from < sizeof length)
 		return 0;
 	memcpy(&length, section + from, sizeof length);
-	if (length < 16 || length > WINDOW_RECORD_MAX - 16 || length > m->debug_frame_bytes - from - sizeof length)
+	if (length < 9 || length > WINDOW_RECORD_MAX - 16 || length > m->debug_frame_bytes - from - sizeof length)
 		return 0;
 	memcpy(u->window + to, section + from, length + sizeof length);
 	memcpy(u->window + to, &length, sizeof length);
@@ -307,6 +308,7 @@ static int step(struct question *q, unw_cursor_t *cursor)
 {
 	q->words_left = WORDS_MAX;
 	q->found = false;
+	memset(cursor, 0, sizeof *cursor); /* it does not set all that it reads */
 	int r = unw_init_remote(cursor, q->unwinder->space, q);
 	if (r >= 0)
 		r = unw_step(cursor);
@@ -314,18 +316,38 @@ static int step(struct question *q, unw_cursor_t *cursor)
 	return q->found ? r : -UNW_ENOINFO;
 }
 
+/* On aarch64 what returns is the link register: there the program counter stays that of the frame that was left. */
+static bool caller_reg(unw_cursor_t *cursor, unsigned i, uint64_t *ret_value)
+{
+	unw_word_t value;
+
+	if (unw_get_reg(cursor, i == DC_REG_PC ? UNW_REG_IP : (int)i, &value) < 0)
+		return false;
+	*ret_value = value;
+	return true;
+}
+
+/* 0 is said of the outermost frame, whose return address is undefined, and on aarch64 also of what it makes no sense of. */
+static uint8_t step_kind(unw_cursor_t *cursor, int r)
+{
+	uint64_t pc;
+
+	if (r > 0)
+		return DC_ROW_STEP;
+	return r == 0 && (!caller_reg(cursor, DC_REG_PC, &pc) || pc == 0) ? DC_ROW_END : DC_ROW_NONE;
+}
+
 static void row_ask(struct question *q)
 {
 	struct dc_row *row = q->row;
 	struct dc_rule sets[DC_REGS];
 	unw_cursor_t cursor;
-	int r = step(q, &cursor);
 
-	row->kind = r > 0 ? DC_ROW_STEP : r == 0 ? DC_ROW_END : DC_ROW_NONE;
+	row->kind = step_kind(&cursor, step(q, &cursor));
 	for (unsigned i = 0; i < DC_REGS && row->kind == DC_ROW_STEP; i++) {
 		struct dc_rule rule = {.base = DC_ROW_UNKNOWN};
-		unw_word_t value;
-		if (unw_get_reg(&cursor, (int)i, &value) >= 0 && !untagged(q, value, &rule))
+		uint64_t value;
+		if (caller_reg(&cursor, i, &value) && !untagged(q, value, &rule))
 			row->kind = DC_ROW_DIRECT;
 		rule.target = (uint8_t)i;
 		if (rule.base != i || rule.offset != 0)
@@ -358,11 +380,11 @@ static uint8_t step_direct(struct walk *w, const struct place *p, uint64_t pc)
 	struct dc_row_state *s = &w->state, old = *s;
 	struct question q = {.unwinder = w->unwinder, .place = p, .pc = pc, .state = &old, .stack = &w->stack};
 	unw_cursor_t cursor;
-	int r = step(&q, &cursor);
+	uint8_t kind = step_kind(&cursor, step(&q, &cursor));
 
-	for (unsigned i = 0; i < DC_REGS && r > 0; i++)
-		s->known[i] = unw_get_reg(&cursor, (int)i, &s->values[i]) >= 0;
-	return r > 0 ? DC_ROW_STEP : r == 0 ? DC_ROW_END : DC_ROW_NONE;
+	for (unsigned i = 0; i < DC_REGS && kind == DC_ROW_STEP; i++)
+		s->known[i] = caller_reg(&cursor, i, &s->values[i]);
+	return kind;
 }
 
 /* Code that is known by its bytes */
