@@ -116,7 +116,7 @@ static int connector_listen(int fd)
 }
 
 /*
- * Ends of whole processes only, so that forks and threads of the host do not even wake us. Loads are big-endian. Where
+ * Ends of whole processes only: forks and threads of the host take no room. Loads are big-endian. Where
  * the filter is refused all events come, and exit_of() sorts them.
  */
 static void connector_filter(int fd)
@@ -134,9 +134,11 @@ static void connector_filter(int fd)
 		BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
 		BPF_STMT(BPF_RET | BPF_K, 0),
 	};
+	const int room = 1 << 20; /* some thousand messages: they are read four times a second */
 	const struct sock_fprog program = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
 
 	setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room));
 }
 
 int dc_death_connector(int *ret_fd)

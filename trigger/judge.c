@@ -108,8 +108,21 @@ static int64_t boottime_ns(void)
 	return ts.tv_sec * SECOND_NS + ts.tv_nsec;
 }
 
+static void note_exit(void *arg, uint32_t pid, int status)
+{
+	struct dc_watcher *w = arg;
+
+	w->exits[pid % EXITS_MAX] = (struct exit_seen){.pid = pid, .status = status, .at_ns = boottime_ns()};
+}
+
+void dc_watcher_hear_exits(struct dc_watcher *w)
+{
+	if (w->connector_fd >= 0)
+		dc_death_connector_read(w->connector_fd, note_exit, w);
+}
+
 /* Was its exit told before its ring was found? Not so long ago that the pid could be another's. */
-static void recall_exit(const struct dc_watcher *w, struct dc_entry *e)
+static void recall_exit(struct dc_watcher *w, struct dc_entry *e)
 {
 	const struct exit_seen *x = &w->exits[e->ring->pid % EXITS_MAX];
 	const int64_t tick_ns = SECOND_NS / sysconf(_SC_CLK_TCK);
@@ -142,6 +155,7 @@ static int ask_how(const struct dc_watcher *w, struct dc_entry *e)
 static void judge(struct dc_watcher *w, struct dc_entry *e)
 {
 	e->asked++;
+	dc_watcher_hear_exits(w);
 	recall_exit(w, e);
 	if (!process_ended(e))
 		e->replaced = e->judged = e->asked > ALIVE_LOOKS;
@@ -169,14 +183,9 @@ bool dc_watcher_judge_all(struct dc_watcher *w)
 	return open;
 }
 
-void dc_watcher_note_exit(struct dc_watcher *w, uint32_t pid, int status)
-{
-	w->exits[pid % EXITS_MAX] = (struct exit_seen){.pid = pid, .status = status, .at_ns = boottime_ns()};
-}
-
 void dc_watcher_exited(struct dc_watcher *w, uint32_t pid, int status)
 {
-	dc_watcher_note_exit(w, pid, status);
+	note_exit(w, pid, status);
 	dc_roster_event(w->roster); /* a ring made a moment ago */
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
 		struct dc_entry *e = dc_roster_at(w->roster, i);

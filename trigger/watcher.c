@@ -36,7 +36,6 @@ enum source {
 	SOURCE_TIMER,
 	SOURCE_WORKER,
 	SOURCE_SETTLER,
-	SOURCE_CONNECTOR,
 	SOURCE_SAMPLER,
 };
 
@@ -135,17 +134,6 @@ static void on_log(void *arg, const char *line)
 	dc_watcher_say(arg, "%s", line);
 }
 
-static void on_connector(void *arg, uint32_t pid, int status)
-{
-	dc_watcher_note_exit(arg, pid, status);
-}
-
-static void read_connector(struct dc_watcher *w)
-{
-	if (w->connector_fd >= 0)
-		dc_death_connector_read(w->connector_fd, on_connector, w);
-}
-
 /* --- the loop --- */
 
 static void take_settled(struct dc_watcher *w)
@@ -188,6 +176,7 @@ static void on_timer(struct dc_watcher *w)
 
 	if (read(w->timer_fd, &ignored, sizeof(ignored)) < 0)
 		return;
+	dc_watcher_hear_exits(w);
 	dc_roster_tick(w->roster, now);
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++)
 		remember(dc_roster_at(w->roster, i), now);
@@ -228,9 +217,6 @@ static void handle(struct dc_watcher *w, const struct epoll_event *event)
 		break;
 	case SOURCE_SETTLER:
 		take_settled(w);
-		break;
-	case SOURCE_CONNECTOR:
-		read_connector(w);
 		break;
 	case SOURCE_SAMPLER:
 		dc_sampler_dispatch(w->sampler);
@@ -446,13 +432,6 @@ static void raise_limits(void)
 	}
 }
 
-/* Costs a message for every process that ends on the host, and is all there is of one reaped before it was seen. */
-static void open_connector(struct dc_watcher *w)
-{
-	if (dc_death_connector(&w->connector_fd) == 0)
-		listen_to(w, w->connector_fd, SOURCE_CONNECTOR);
-}
-
 static int open_all(struct dc_watcher *w, char why[static DC_WHY_BYTES])
 {
 	int r = dc_rings_open(w->config.dir, true, &w->dir_fd, why);
@@ -484,7 +463,7 @@ static int open_all(struct dc_watcher *w, char why[static DC_WHY_BYTES])
 		snprintf(why, DC_WHY_BYTES, "cannot watch '%.80s': %s", w->config.dir, strerror(-r));
 		return r;
 	}
-	open_connector(w);
+	dc_death_connector(&w->connector_fd); /* where we may; it is all there is of a process reaped before it was seen */
 	dc_roster_scan(w->roster);
 	return 0;
 }
@@ -521,13 +500,11 @@ static void judge_last(struct dc_watcher *w)
 {
 	const int64_t until = dc_watcher_now_ns() + CLOSE_WAIT_NS;
 
-	read_connector(w);
 	dc_roster_event(w->roster);
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++)
 		dc_roster_look(w->roster, dc_roster_at(w->roster, i), dc_watcher_now_ns());
 	while (dc_watcher_judge_all(w) && dc_watcher_now_ns() < until) {
 		poll(NULL, 0, 50);
-		read_connector(w);
 	}
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++)
 		w->failed += dc_roster_at(w->roster, i)->gone && !dc_roster_at(w->roster, i)->judged;

@@ -107,8 +107,11 @@ void dc_watcher_on_gone(void *arg, struct dc_entry *e);
 int dc_watcher_save_death(struct dc_watcher *w, const struct dc_entry *e, int signal, int64_t after_ns);
 /* Return: whether some death is still open. */
 bool dc_watcher_judge_all(struct dc_watcher *w);
-/* The kernel's word on any process of the host, for those of them whose ring is, or will be, found. */
-void dc_watcher_note_exit(struct dc_watcher *w, uint32_t pid, int status);
+/*
+ * The kernel's word on every process of the host that ended, kept for those whose ring is, or will be, found. Heard with each
+ * look and when a death is judged, never by itself: a host may end a thousand processes a second that are nobody's concern.
+ */
+void dc_watcher_hear_exits(struct dc_watcher *w);
 
 int dc_sampling_open(struct dc_watcher *w);
 /* The process of a ring, from now on; when it is dead. */
