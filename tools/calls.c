@@ -142,6 +142,31 @@ void calls_line(FILE *out, const struct dc_stacks *s, uint32_t stack, unsigned m
 	calls_each(s, stack, print_call, &p);
 }
 
+static int json_call(void *arg, const struct call *c)
+{
+	struct json *j = arg;
+
+	json_object(j, NULL);
+	json_text(j, "function", c->function);
+	if (*c->file)
+		json_text(j, "file", c->file);
+	if (c->line)
+		json_u64(j, "line", c->line);
+	if (*c->module)
+		json_text(j, "module", c->module);
+	if (c->inlined)
+		json_bool(j, "inlined", true);
+	json_end(j);
+	return 0;
+}
+
+void calls_json(struct json *j, const char *key, const struct dc_stacks *s, uint32_t stack)
+{
+	json_array(j, key);
+	calls_each(s, stack, json_call, j);
+	json_end(j);
+}
+
 struct finding {
 	char *text;
 	size_t size;

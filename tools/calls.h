@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "persist/stacks/stacks.h"
+#include "tools/json.h"
 
 struct call {
 	const char *function; /* never empty; valid until the next call of the walk */
@@ -34,5 +35,6 @@ int calls_of_frame(const struct dc_stacks *s, const struct dc_frame *f, uint32_t
  */
 void calls_print(FILE *out, const struct dc_stacks *s, uint32_t stack, const char *lead, unsigned max);
 void calls_line(FILE *out, const struct dc_stacks *s, uint32_t stack, unsigned max);
+void calls_json(struct json *j, const char *key, const struct dc_stacks *s, uint32_t stack); /* an array */
 /* The innermost function that says something to people: not of the kernel, not of libc where there is another. */
 void calls_where(const struct dc_stacks *s, uint32_t stack, char *ret_text, size_t size);

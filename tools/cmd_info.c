@@ -7,6 +7,7 @@
 
 #include "tools/advice.h"
 #include "tools/commands.h"
+#include "tools/info_stacks.h"
 #include "tools/json.h"
 #include "tools/lanes.h"
 #include "tools/open.h"
@@ -151,9 +152,11 @@ static const char *word_limit(enum limit limit)
 	return words[limit];
 }
 
-static void json_process(struct json *j, const struct part *p)
+static int json_process(struct json *j, const struct info *i, unsigned number)
 {
+	const struct part *p = &i->parts[number];
 	const struct dc_process *process = p->process;
+	int r;
 
 	json_object(j, NULL);
 	json_u64(j, "pid", process_pid(process));
@@ -179,7 +182,9 @@ static void json_process(struct json *j, const struct part *p)
 	json_u64(j, "ring_bytes", p->totals.raw_bytes);
 	json_i64(j, "took_ns", process->took_ns);
 	json_lost(j, p->totals.overwritten, p->totals.dropped, p->totals.discarded);
+	r = info_stacks_json(i->capture, number, j);
 	json_end(j);
+	return r;
 }
 
 static void json_faults(struct json *j, const struct dc_capture *c)
@@ -219,16 +224,17 @@ static void json_incident(struct json *j, const struct info *i)
 	json_text(j, "clock", word_clock(in->clock));
 }
 
-static void info_json(const struct info *i)
+static int info_json(const struct info *i)
 {
 	struct json j;
+	int r = 0;
 
 	json_init(&j, stdout, true);
 	json_object(&j, NULL);
 	json_incident(&j, i);
 	json_array(&j, "processes");
-	for (unsigned p = 0; p < i->count; p++)
-		json_process(&j, &i->parts[p]);
+	for (unsigned p = 0; p < i->count && r == 0; p++)
+		r = json_process(&j, i, p);
 	json_end(&j);
 	json_u64(&j, "events", i->events);
 	json_u64(&j, "bytes", dc_capture_bytes(i->capture));
@@ -238,6 +244,7 @@ static void info_json(const struct info *i)
 	json_bool(&j, "complete", dc_capture_complete(i->capture));
 	json_faults(&j, i->capture);
 	json_end(&j);
+	return r;
 }
 
 static void print(const char *text)
@@ -473,6 +480,8 @@ static int info_text(const struct info *i)
 	window(i);
 	file(i);
 	r = processes(i);
+	for (unsigned p = 0; p < i->count && r == 0; p++)
+		r = info_stacks_text(i->capture, p);
 	if (r < 0)
 		return r;
 	losses(i);
@@ -502,7 +511,7 @@ static int info_run(const void *options, const struct operands *operands)
 		return failure("out of memory");
 	r = info_count(&i);
 	if (r == 0 && o->json)
-		info_json(&i);
+		r = info_json(&i);
 	else if (r == 0)
 		r = info_text(&i);
 	return capture_status(c, i.path, r);

@@ -248,31 +248,6 @@ static const char *thread_name(const struct report *r, uint32_t tid)
 	return t && t->name[0] ? t->name : "thread";
 }
 
-static int json_call(void *arg, const struct call *c)
-{
-	struct json *j = arg;
-
-	json_object(j, NULL);
-	json_text(j, "function", c->function);
-	if (*c->file)
-		json_text(j, "file", c->file);
-	if (c->line)
-		json_u64(j, "line", c->line);
-	if (*c->module)
-		json_text(j, "module", c->module);
-	if (c->inlined)
-		json_bool(j, "inlined", true);
-	json_end(j);
-	return 0;
-}
-
-static void json_stack(struct report *r, uint32_t stack)
-{
-	json_array(&r->json, "frames");
-	calls_each(r->stacks, stack, json_call, &r->json);
-	json_end(&r->json);
-}
-
 static void off_json(struct report *r, const struct tally *t)
 {
 	json_object(&r->json, NULL);
@@ -281,7 +256,7 @@ static void off_json(struct report *r, const struct tally *t)
 	json_u64(&r->json, "off_ns", t->off_ns);
 	json_u64(&r->json, "longest_ns", t->off_max_ns);
 	json_u64(&r->json, "samples", t->off_samples);
-	json_stack(r, t->stack);
+	calls_json(&r->json, "frames", r->stacks, t->stack);
 	json_end(&r->json);
 }
 
@@ -358,7 +333,7 @@ static void thread_json(struct report *r, const struct thread_tally *t)
 			json_text(j, "wchan", text_format("%.39s", s->wchan).s);
 		if (s->syscall >= 0)
 			json_text(j, "syscall", syscall_name(s->syscall).s);
-		json_stack(r, t->stack);
+		calls_json(&r->json, "frames", r->stacks, t->stack);
 	}
 	if (t->crashed)
 		json_i64(j, "crashed_by_signal", t->crash.signal);
