@@ -5,11 +5,12 @@
 #include <regex.h>
 #include <string.h>
 
+#include "tools/calls.h"
 #include "tools/commands.h"
 #include "tools/cut.h"
-#include "tools/frames.h"
 #include "tools/lanes.h"
 #include "tools/open.h"
+#include "tools/show_stacks.h"
 #include "tools/text.h"
 #include "tools/words.h"
 
@@ -18,6 +19,7 @@
 
 struct show_options {
 	const char *grep;
+	bool stacks;
 	struct cut_options cut;
 };
 
@@ -30,6 +32,11 @@ static const struct option show_option_table[] = {
 	 .value = "REGEX",
 	 .help = "only lines that match an extended regular expression, over thread, kind, name and "
 		 "arguments"},
+	{.name = "stacks",
+	 .letter = 's',
+	 .type = OPTION_FLAG,
+	 .at = offsetof(struct show_options, stacks),
+	 .help = "also the sampled stacks, and at the trigger those of all threads"},
 	{0},
 };
 
@@ -40,6 +47,8 @@ struct show {
 	bool colour;
 	bool one_process;
 	bool trigger_shown;
+	struct stack_lines *stacks; /* sampled ones, by time, and those of the trigger */
+	bool all_stacks;
 	regex_t *grep; /* NULL: all */
 	FILE *line;    /* the part of a line that is searched: thread, kind, text */
 	char *text;
@@ -155,7 +164,7 @@ static void frames(struct show *s, const struct dc_cursor_event *e)
 	for (uint32_t i = 0; i < e->event.stack_count; i++) {
 		memcpy(&address, e->event.stack + 8 * i, 8);
 		fputs(i > 0 ? " <- " : " ", s->line);
-		put(s, frame_text(s->capture, e->process, address).s);
+		put(s, stack_lines_address(s->stacks, e->process, address).s);
 	}
 }
 
@@ -228,12 +237,37 @@ static void trigger_line(struct show *s)
 	text_print(stdout, incident->text, strlen(incident->text));
 	printf(" (%s) ----%s\n", word_cause(incident->reason), s->colour ? PLAIN : "");
 	s->trigger_shown = true;
+	stack_lines_trigger(s->stacks, s->all_stacks, stdout);
+}
+
+/* Samples up to the time of the event at hand. */
+static int show_samples(struct show *s, int64_t until_ns)
+{
+	const struct stack_line *line;
+
+	while (s->all_stacks && (line = stack_lines_next(s->stacks, until_ns))) {
+		rewind(s->line);
+		stack_line_print(s->stacks, line, !s->one_process, s->line);
+		putc('\0', s->line);
+		if (fflush(s->line) != 0)
+			return -errno;
+		if (s->grep && regexec(s->grep, s->text, 0, NULL, 0) != 0)
+			continue;
+		if (!s->trigger_shown && line->t_ns > s->trigger_ns)
+			trigger_line(s);
+		printf("%s%+13.6f  %s  %s%s\n", s->colour ? DIM : "", (double)(line->t_ns - s->trigger_ns) / 1e9,
+		       text_clock(line->t_ns).s, s->text, s->colour ? PLAIN : "");
+	}
+	return 0;
 }
 
 static int show_event(struct show *s, const struct dc_cursor_event *e)
 {
 	double relative = (double)(e->t_ns - s->trigger_ns) / 1e9;
+	int r = show_samples(s, e->t_ns);
 
+	if (r < 0)
+		return r;
 	lanes_see(s->lanes, e);
 	rewind(s->line);
 	thread(s, e);
@@ -266,6 +300,8 @@ static int show_events(struct show *s, const struct dc_cut *cut)
 		if (r < 0 || ferror(stdout))
 			break;
 	}
+	if (r == 0)
+		r = show_samples(s, INT64_MAX);
 	if (r == 0 && !s->trigger_shown && cut->to_ns == 0)
 		trigger_line(s);
 	return r < 0 ? r : 0;
@@ -288,11 +324,17 @@ static int show_capture(struct show *s, const struct dc_cut *cut)
 
 	if (lanes_new(s->capture, &s->lanes) < 0)
 		return -ENOMEM;
+	r = stack_lines_new(s->capture, cut, s->all_stacks, &s->stacks);
+	if (r < 0) {
+		lanes_free(s->lanes);
+		return r;
+	}
 	s->line = open_memstream(&s->text, &s->length);
 	r = s->line ? show_events(s, cut) : -errno;
 	if (s->line)
 		fclose(s->line);
 	free(s->text);
+	stack_lines_free(s->stacks);
 	lanes_free(s->lanes);
 	return r;
 }
@@ -319,6 +361,7 @@ static int show_run(const void *options, const struct operands *operands)
 		s.grep = &grep;
 	}
 	s.capture = c;
+	s.all_stacks = o->stacks;
 	s.trigger_ns = dc_capture_incident(c)->at_realtime_ns;
 	s.one_process = dc_capture_process_count(c) == 1;
 	r = show_capture(&s, &cut);
@@ -336,7 +379,9 @@ const struct command cmd_show = {
 		 "thread, the kind of "
 		 "event, and what was recorded; spans are indented by depth, and their ends say how long "
 		 "they took. "
-		 "Spans that were open when the window began come first.\n\n"
+		 "Spans that were open when the window began come first. "
+		 "Behind the trigger stands the stack of a crash; with --stacks also what was sampled, innermost function "
+		 "first, and what every thread was doing when it was stopped at the trigger.\n\n"
 		 "Strings of the recorded program are printed with control characters escaped. "
 		 "Colours are used on a terminal only, and never when NO_COLOR is set.",
 	.exit_status =
