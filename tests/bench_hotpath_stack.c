@@ -9,7 +9,12 @@
 
 #define DEPTH 10
 
-__attribute__((noinline, noclone)) static double nested(int depth, long n)
+#ifdef __clang__
+__attribute__((noinline)) /* it does not clone */
+#else
+__attribute__((noinline, noclone))
+#endif
+static double nested(int depth, long n)
 {
 	if (depth) {
 		double ns = nested(depth - 1, n);

@@ -76,13 +76,13 @@ expect 64 "'--from' needs a value" show x --from
 grep -q "Nothing records" "$dir/out" || wrong "status says that nothing records"
 [[ $("$bin" status --json | jq '.processes | length') == 0 ]] || wrong "status --json without rings"
 expect 1 "No such file|no such|does not exist" status --dir "$dir/none"
-mkdir "$dir/rings"
-expect 1 "no such process records in" status --dir "$dir/rings" --pid 1
+mkdir "$dir/no-rings"
+expect 1 "no such process records in" status --dir "$dir/no-rings" --pid 1
 [[ ! -s $dir/out ]] || wrong "status says once that nothing is there: $(cat "$dir/out")"
-expect 1 "no ring of a program that is gone" recover "$dir/rings"
-expect 127 "cannot run '$dir/none': No such file or directory" run --dir "$dir/rings" -- "$dir/none"
-expect 126 "cannot run '/': Permission denied" run --dir "$dir/rings" -- /
-expect 1 "capture directory '/proc/none': No such file" run --dir "$dir/rings" --out /proc/none -- true
+expect 1 "no ring of a program that is gone" recover "$dir/no-rings"
+expect 127 "cannot run '$dir/none': No such file or directory" run --dir "$dir/no-rings" -- "$dir/none"
+expect 126 "cannot run '/': Permission denied" run --dir "$dir/no-rings" -- /
+expect 1 "capture directory '/proc/none': No such file" run --dir "$dir/no-rings" --out /proc/none -- true
 expect 1 "ring directory '$dir/none/none': cannot create it: No such file" run --dir "$dir/none/none" -- true
 expect 1 "irectory" status --dir "$dir/empty.dcap"
 mkdir -m 0777 "$dir/open"
@@ -140,7 +140,7 @@ for c in $commands; do
 	complete_words dashcam ""
 done
 complete_words dashcam export --format ""
-[[ ${COMPREPLY[*]} == "jsonl chrome" ]] || wrong "completion of --format: ${COMPREPLY[*]}"
+[[ ${COMPREPLY[*]} == "jsonl chrome folded pprof" ]] || wrong "completion of --format: ${COMPREPLY[*]}"
 complete_words dashcam st
 [[ ${COMPREPLY[*]} == "status" ]] || wrong "completion of st: ${COMPREPLY[*]}"
 

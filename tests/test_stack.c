@@ -10,7 +10,11 @@
 
 #include "recorder/dashcam.h"
 
+#ifdef __clang__
+#define NOINLINE __attribute__((noinline)) /* it does not clone */
+#else
 #define NOINLINE __attribute__((noinline, noclone))
+#endif
 
 static volatile int sink;
 
