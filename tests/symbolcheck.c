@@ -11,6 +11,7 @@
  *   outside  no unit has code at the address, but it gives the last line of the unit before
  *
  * symbolcheck --llvm FILE STEP: functions (not lines) against llvm-symbolizer
+ * symbolcheck --sparse FILE STEP: as without, but only every STEP-th address, not the beginnings of functions
  * symbolcheck --measure FILE STEP: how long it takes
  * symbolcheck --all FILE STEP, --print FILE ADDRESS...: the chains, in the form of eu-addr2line -f -i (without columns)
  *
@@ -344,10 +345,13 @@ static void compare(struct dc_symbols *s, uint64_t address, const struct chain *
 
 static Dwfl *open_theirs(const char *path)
 {
+	static char *where;
 	static const Dwfl_Callbacks callbacks = {.find_debuginfo = dwfl_standard_find_debuginfo,
-						 .section_address = dwfl_offline_section_address};
+						 .section_address = dwfl_offline_section_address,
+						 .debuginfo_path = &where};
 	Dwfl *dwfl = dwfl_begin(&callbacks);
 
+	where = debug_dirs ? (char *)debug_dirs[0] : NULL;
 	module = dwfl_report_offline(dwfl, path, path, -1);
 	if (!module || dwfl_report_end(dwfl, NULL, NULL) < 0)
 		die(path, "cannot be opened by libdwfl");
@@ -367,10 +371,11 @@ static FILE *ask_them(const char *path, const struct addresses *a, char name[sta
 	for (size_t i = 0; i < a->count; i++)
 		fprintf(f, "%#" PRIx64 "\n", a->list[i]);
 	fclose(f);
-	if ((size_t)snprintf(command, sizeof command, "%s -e '%s' <'%s'",
+	if ((size_t)snprintf(command, sizeof command, "%s%s%s -e '%s' <'%s'",
 			     functions_only ? "llvm-symbolizer -f -i -a --no-demangle --output-style=GNU"
 					    : "eu-addr2line -f -i -a",
-			     path, name) >= sizeof command)
+			     debug_dirs && !functions_only ? " --debuginfo-path=" : "",
+			     debug_dirs && !functions_only ? debug_dirs[0] : "", path, name) >= sizeof command)
 		die(path, "is too long");
 	f = popen(command, "re");
 	if (!f)
@@ -378,7 +383,7 @@ static FILE *ask_them(const char *path, const struct addresses *a, char name[sta
 	return f;
 }
 
-static int check(const char *path, uint64_t step)
+static int check(const char *path, uint64_t step, bool functions)
 {
 	struct dc_symbols *s = open_symbols(path, true);
 	struct addresses a = {0};
@@ -388,7 +393,7 @@ static int check(const char *path, uint64_t step)
 	char name[32];
 	FILE *f;
 
-	collect(path, step, true, &a);
+	collect(path, step, functions, &a);
 	f = ask_them(path, &a, name);
 	Dwfl *dwfl = open_theirs(path);
 	symbols_only = open_symbols(path, false);
@@ -499,12 +504,12 @@ int main(int argc, char **argv)
 	if (argc > 3 && strcmp(argv[1], "--print") == 0)
 		return print_some(argv[2], argv + 3, argc - 3);
 	if (argc < 3 || !strtoull(argv[argc - 1], NULL, 0))
-		die("usage",
-		    "symbolcheck [--debug-dir DIR] [--all|--llvm|--measure] FILE STEP | --print FILE ADDRESS...");
+		die("usage", "symbolcheck [--debug-dir DIR] [--all|--llvm|--measure|--sparse] FILE STEP | --print FILE "
+			     "ADDRESS...");
 	if (strcmp(how, "--all") == 0)
 		return print_all(argv[2], strtoull(argv[3], NULL, 0));
 	if (strcmp(how, "--measure") == 0)
 		return measure(argv[2], strtoull(argv[3], NULL, 0));
 	functions_only = strcmp(how, "--llvm") == 0;
-	return check(argv[argc - 2], strtoull(argv[argc - 1], NULL, 0));
+	return check(argv[argc - 2], strtoull(argv[argc - 1], NULL, 0), strcmp(how, "--sparse") != 0);
 }

@@ -16,6 +16,7 @@
 
 #include "ipc/cleanup.h"
 #include "persist/stacks/demangle.h"
+#include "persist/stacks/sandbox.h"
 #include "persist/stacks/symbols.h"
 
 #define SELF "/proc/self/exe"
@@ -296,6 +297,42 @@ static void test_this_kernel(void **state)
 	assert_true((r == 0) == (s != NULL));
 }
 
+/* In the child: the name of outer(), with its line; @arg: its address. */
+static int name_it(void *arg, int out_fd)
+{
+	CLEANUP(close_fd) int fd = open(SELF, O_RDONLY | O_CLOEXEC);
+	CLEANUP(dc_symbols) struct dc_symbols *s = NULL, *kernel = NULL;
+	struct dc_symbol chain[8];
+	char text[256];
+	unsigned count;
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	dc_symbols_open_kernel(&kernel);
+	dc_symbols_close(TAKE(kernel));
+	r = dc_symbols_open(fd, SELF, NULL, &s);
+	if (r < 0)
+		return r;
+	count = dc_symbols_at(s, *(const uint64_t *)arg, chain, 8);
+	r = snprintf(text, sizeof text, "%s:%s", count ? chain[count - 1].function : "", count ? chain[0].file : "");
+	return write(out_fd, text, (size_t)r) == r ? 0 : -EIO;
+}
+
+/* All that naming does is allowed in the sandbox. */
+static void test_in_sandbox(void **state)
+{
+	const struct dc_sandbox limits = {.time_ns = INT64_C(60000000000), .memory_bytes = 1u << 30};
+	uint64_t at = vaddr_of(outer);
+	CLEANUP(free) uint8_t *bytes = NULL;
+	size_t size = 0;
+
+	(void)state;
+	assert_int_equal(dc_sandbox_run(&limits, name_it, &at, 4096, &bytes, &size, NULL), 0);
+	assert_true(size > 6 && memcmp(bytes, "outer:", 6) == 0);
+	assert_non_null(memmem(bytes, size, "test_symbols.c", 14));
+}
+
 static void names(const char *mangled, const char *expected)
 {
 	char buffer[DC_DEMANGLED_BYTES];
@@ -356,6 +393,7 @@ int main(void)
 		cmocka_unit_test(test_this_kernel),
 		cmocka_unit_test(test_demangle),
 		cmocka_unit_test(test_demangle_bombs),
+		cmocka_unit_test(test_in_sandbox),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -22,6 +22,7 @@
 
 #define TABLES_BYTES (64u << 20) /* of all units that are loaded, but for the one in use */
 #define LIBDW_BYTES (64u << 20)
+#define LOADS 64u /* units read before their pages of the file are given back */
 #define LIBDW_ROW_BYTES 56u /* one line inside libdw, about; it keeps them until it is closed */
 
 #define UNRESOLVED UINT32_MAX
@@ -65,6 +66,7 @@ struct dc_dwarf {
 	Dwarf *dw;
 	Dwarf *alt_dw;
 	size_t dw_bytes; /* estimated */
+	unsigned loads;
 	struct unit *units; /* by offset */
 	uint32_t unit_count;
 	struct dc_segment *segments;
@@ -123,6 +125,8 @@ static int open_libdw(struct dc_dwarf *d)
 	if (d->alt_dw)
 		dwarf_setalt(d->dw, d->alt_dw);
 	d->dw_bytes = 0;
+	d->loads = 0;
+	dc_elf_forget(d->debug); /* compressed sections have been unpacked */
 	return 0;
 }
 
@@ -497,6 +501,8 @@ static void make_room(struct dc_dwarf *d)
 			return;
 		unload(d, oldest);
 	}
+	if (++d->loads % LOADS == 0)
+		dc_elf_forget(d->debug);
 	if (d->dw_bytes > LIBDW_BYTES) {
 		dwarf_end(d->dw);
 		d->dw = NULL;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include <gelf.h>
@@ -210,6 +211,19 @@ int dc_elf_fd(const struct dc_elf *e)
 const char *dc_elf_path(const struct dc_elf *e)
 {
 	return e->path;
+}
+
+/*
+ * libelf maps the file read-only and keeps what it changes or unpacks elsewhere, so nothing is lost. Where it could not
+ * map, the image is on the heap, which never gives out whole pages from their beginning.
+ */
+void dc_elf_forget(struct dc_elf *e)
+{
+	size_t bytes = 0;
+	char *image = e->image ? NULL : elf_rawfile(e->elf, &bytes);
+
+	if (image && (uintptr_t)image % (uintptr_t)sysconf(_SC_PAGESIZE) == 0)
+		madvise(image, bytes, MADV_DONTNEED);
 }
 
 /* --- sections --- */

@@ -28,6 +28,8 @@ struct Elf *dc_elf_handle(struct dc_elf *e);
 int dc_elf_fd(const struct dc_elf *e); /* -1: an image in memory */
 const char *dc_elf_path(const struct dc_elf *e); /* NULL unless it was opened by its path */
 bool dc_elf_has_dwarf(struct dc_elf *e);
+/* Gives back the memory of what was read of the file; it is read again when it is needed. */
+void dc_elf_forget(struct dc_elf *e);
 /* As it lies in the file; compressed sections are not unpacked. Return: NULL: none of that name with bytes in the file. */
 const void *dc_elf_section(struct dc_elf *e, const char *name, size_t *ret_bytes);
 /* Return: its length, 0: none. */
