@@ -25,17 +25,24 @@ struct copies {
 	uint32_t count;
 };
 
-/* Argument codes that say "dropped": one byte a pair, as many as the site has. */
-static unsigned dropped_codes(struct dc_recorder *r, uint16_t site)
+static unsigned arguments(const struct dc_recorder *r, uint16_t site)
 {
-	return site < r->header->site_cap ? (r->sites[site].arg_count + 1u) / 2 : 0;
+	return site < r->header->site_cap ? r->sites[site].arg_count : 0;
+}
+
+/* Codes that say "dropped": one byte a pair; where there is no second its nibble is 0. */
+static void put_dropped(uint8_t *codes, unsigned count)
+{
+	memset(codes, 0xff, (count + 1) / 2);
+	if (count % 2)
+		codes[count / 2] = 0x0f;
 }
 
 static void copy_open(struct dc_recorder *r, struct copies *c, uint32_t depth)
 {
 	struct dc_open_ *o = &c->f->open[depth];
 	bool whole = o->bytes != GONE && c->at + OPEN_FIXED + o->bytes <= c->end;
-	unsigned codes = whole ? 0 : dropped_codes(r, o->site);
+	unsigned args = arguments(r, o->site), codes = (args + 1) / 2;
 	if (!whole && (o->site == DC_SITE_INLINE || c->at + OPEN_FIXED + codes > c->end)) {
 		o->bytes = GONE;
 		return; /* its name goes with its arguments, or there is no room left */
@@ -53,7 +60,7 @@ static void copy_open(struct dc_recorder *r, struct copies *c, uint32_t depth)
 		c->at += o->bytes;
 	} else {
 		o->bytes = GONE;
-		memset(c->at, 0xff, codes);
+		put_dropped(c->at, args);
 		c->at += codes;
 	}
 	c->count++;
