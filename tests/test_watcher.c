@@ -195,6 +195,7 @@ static void test_crash(void **state)
 	assert_int_equal(dc_stacks_each(stacks, &all, note_crash, &crash), 1);
 	assert_int_equal(crash.signal, SIGABRT);
 	assert_int_equal(crash.sender_pid, pid); /* abort() and raise() send it */
+	assert_int_equal(dc_capture_process(c, 0)->threads_taken, 1); /* it stood until we had it */
 	dc_stacks_close(stacks);
 	dc_capture_close(c);
 }
@@ -295,6 +296,79 @@ static void test_stopped_process(void **state)
 	assert_true(now_ns() - began < 300 * SECOND / 1000);
 	c = watching_capture(&t, 0);
 	assert_int_equal(events_of(c, 0), 201);
+	dc_capture_close(c);
+}
+
+static int note_thread(void *arg, const struct dc_sample_view *sample)
+{
+	struct dc_sample_view *thread = arg;
+
+	if (sample->thread) {
+		thread->head = sample->head;
+		assert_int_equal(sample->thread->taken, 1);
+		assert_int_equal(sample->thread->state, 'S');
+		assert_non_null(sample->regs);
+	}
+	return 0;
+}
+
+static void test_threads_and_maps(void **state)
+{
+	/* A capture says where every thread stands, and what code lay there; the process notices nothing. */
+	const struct dc_cut all = {.everything = true};
+	struct dc_sample_view thread = {0};
+	struct dc_stacks_totals totals;
+	struct dc_stacks *stacks;
+	const char *exe = NULL;
+	struct dc_capture *c;
+	pid_t pid;
+
+	(void)state;
+	t.config.settle = false;
+	watching_start(&t);
+	pid = GUEST(&t, true, "burst", "100", "say", "ready", "hang");
+	usleep(50000);
+	assert_int_equal(watching_trigger_all(&t, "where is it", 0, 0).last.error, 0);
+	c = watching_capture(&t, 0);
+	assert_string_equal(dc_capture_process(c, 0)->threads_why, "");
+	assert_int_equal(dc_capture_process(c, 0)->threads_taken, 1);
+	assert_int_equal(dc_capture_process(c, 0)->threads_refused, 0);
+	assert_true(dc_capture_process(c, 0)->stopped_median_ns > 0);
+	assert_int_equal(dc_stacks_open(c, 0, &stacks), 0);
+	assert_int_equal(dc_stacks_totals(stacks, &totals), 0);
+	assert_int_equal(totals.samples[DC_SAMPLE_THREAD], 1);
+	assert_int_equal(dc_stacks_each(stacks, &all, note_thread, &thread), 0);
+	assert_int_equal(thread.head.tid, pid);
+	assert_true(thread.head.stack_bytes > 0);
+	for (uint32_t i = 0; i < dc_stacks_map_count(stacks) && !exe; i++)
+		if (strstr(dc_stacks_map(stacks, i).path, "tests/guest"))
+			exe = dc_stacks_map(stacks, i).path;
+	assert_non_null(exe);
+	assert_int_equal(events_of(c, 0), 201);
+	dc_stacks_close(stacks);
+	dc_capture_close(c);
+	assert_int_equal(kill(pid, 0), 0);
+}
+
+static void test_threads_are_left_alone(void **state)
+{
+	/* Where nobody is to be stopped nobody is; nor is there anything of a process that is gone. */
+	struct dc_stacks_totals totals;
+	struct dc_stacks *stacks;
+	struct dc_capture *c;
+
+	(void)state;
+	t.config.settle = false;
+	t.config.threads = false;
+	watching_start(&t);
+	GUEST(&t, true, "burst", "100", "say", "ready", "hang");
+	assert_int_equal(watching_trigger_all(&t, "leave it", 0, 0).last.error, 0);
+	c = watching_capture(&t, 0);
+	assert_int_equal(dc_capture_process(c, 0)->threads_taken, 0);
+	assert_int_equal(dc_stacks_open(c, 0, &stacks), 0);
+	assert_int_equal(dc_stacks_totals(stacks, &totals), 0);
+	assert_int_equal(totals.samples[DC_SAMPLE_THREAD], 0);
+	dc_stacks_close(stacks);
 	dc_capture_close(c);
 }
 
@@ -593,6 +667,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_overlapping_triggers_are_one, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_after_is_in_the_capture, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_stopped_process, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_threads_and_maps, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_threads_are_left_alone, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_signal_saves_all, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_second_watcher_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_restart_loses_nothing, setup, teardown),
