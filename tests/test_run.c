@@ -12,9 +12,12 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "persist/stacks/stacks.h"
 #include "ringfile.h"
+#include "trigger/death.h"
 #include "trigger/recover.h"
 #include "trigger/run.h"
 #include "watching.h"
@@ -181,6 +184,110 @@ static void test_no_recorder_inside(void **state)
 	assert_true(said("has no recorder inside"));
 }
 
+static bool perf_is_refused(void)
+{
+	const struct dc_sampler_config config = {.hz = 49};
+	struct dc_sampler *s;
+	bool refused;
+
+	assert_int_equal(dc_sampler_new(&config, &s), 0);
+	refused = dc_sampler_fd(s) < 0;
+	dc_sampler_free(s);
+	return refused;
+}
+
+static uint64_t cpu_samples(struct dc_capture *c, unsigned process)
+{
+	struct dc_stacks_totals totals;
+	struct dc_stacks *s;
+
+	assert_int_equal(dc_stacks_open(c, process, &s), 0);
+	assert_int_equal(dc_stacks_totals(s, &totals), 0);
+	dc_stacks_close(s);
+	return totals.samples[DC_SAMPLE_CPU];
+}
+
+static void test_death_without_a_recorder(void **state)
+{
+	/* A program that never heard of dashcam is sampled, and saved when it dies by a signal: once, with all that is known. */
+	const int64_t started = time(NULL);
+	const struct dc_process *p;
+	struct dc_capture *c;
+	int status;
+
+	(void)state;
+	if (perf_is_refused())
+		skip();
+	status = RUN(false, "sh", "-c", "i=0; while [ $i -lt 500000 ]; do i=$((i+1)); done; kill -SEGV $$");
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
+	assert_true(said("only sampled"));
+	assert_int_equal(watching_captures(&t, 1), 1);
+	c = watching_capture(&t, 0);
+	p = dc_capture_process(c, 0);
+	assert_int_equal(dc_capture_incident(c)->reason, DC_REASON_DEATH);
+	assert_int_equal(dc_capture_incident(c)->signal, SIGSEGV);
+	assert_in_range(dc_capture_incident(c)->at_realtime_ns / 1000000000, started, time(NULL));
+	assert_int_equal(dc_capture_process_count(c), 1);
+	assert_string_equal(p->name, "sh");
+	assert_string_equal(p->ring, "");
+	assert_true(p->exit_known && p->exit_signal == SIGSEGV && p->verified);
+	assert_int_equal(p->uid, geteuid());
+	assert_int_equal(p->sample_scope, DC_SAMPLE_SCOPE_PROCESS);
+	assert_int_equal(p->sample_hz, 49);
+	assert_true(p->samples_from_ns > 0);
+	assert_true(cpu_samples(c, 0) > 3);
+	dc_capture_close(c);
+}
+
+static void test_descendants_without_a_recorder(void **state)
+{
+	/* What a command starts is watched as well, as far as it crashes; a helper that is told to end is no incident. */
+	struct dc_capture *c;
+
+	(void)state;
+	if (perf_is_refused() || !dc_death_supported())
+		skip();
+	assert_int_equal(RUN(false, "sh", "-c", "sh -c 'sleep 0.3; kill -TERM $$'; exit 5"), 5 << 8);
+	assert_int_equal(watching_captures(&t, 0), 0);
+	assert_int_equal(RUN(false, "sh", "-c", "sh -c 'sleep 0.3; kill -ABRT $$'; exit 5"), 5 << 8);
+	assert_int_equal(watching_captures(&t, 1), 1);
+	c = watching_capture(&t, 0);
+	assert_int_equal(dc_capture_incident(c)->signal, SIGABRT);
+	dc_capture_close(c);
+}
+
+static void test_sampled_beside_its_ring(void **state)
+{
+	/* A program with the recorder inside is one process in its capture, with events and samples. */
+	struct dc_capture_totals totals;
+	struct dc_capture *c;
+
+	(void)state;
+	if (perf_is_refused())
+		skip();
+	RUN(false, guest, "burst", "5000000", "signal", "11");
+	assert_int_equal(watching_captures(&t, 1), 1);
+	c = watching_capture(&t, 0);
+	assert_int_equal(dc_capture_process_count(c), 1);
+	assert_int_equal(dc_capture_totals(c, 0, &totals), 0);
+	assert_true(totals.events > 100000);
+	assert_true(cpu_samples(c, 0) > 3);
+	dc_capture_close(c);
+}
+
+static void test_sampling_off(void **state)
+{
+	/* Without sampling there is nothing to save of a program without the recorder, and that is said. */
+	int status;
+
+	(void)state;
+	t.config.sample_hz = 0;
+	status = RUN(false, "sh", "-c", "kill -SEGV $$");
+	assert_true(WIFSIGNALED(status));
+	assert_int_equal(watching_captures(&t, 0), 0);
+	assert_true(said("not sampled: switched off"));
+}
+
 static void test_signals_are_passed_on(void **state)
 {
 	/* SIGTERM to us ends the command, not the watching: its death is saved and its status ours. */
@@ -294,6 +401,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_death_behind_a_shell, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_on_exit, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_recorder_inside, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_death_without_a_recorder, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_descendants_without_a_recorder, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_sampled_beside_its_ring, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_sampling_off, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_signals_are_passed_on, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_killed_run_leaves_evidence, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_recover_refuses, setup, teardown),

@@ -112,7 +112,8 @@ static int by_uid(const void *a, const void *b)
 {
 	const struct dc_ring *x = *(struct dc_ring *const *)a, *y = *(struct dc_ring *const *)b;
 
-	return x->uid < y->uid ? -1 : x->uid > y->uid;
+	/* A real ring first: the first one's clock is the incident's. */
+	return x->uid != y->uid ? (x->uid < y->uid ? -1 : 1) : x->bare - y->bare;
 }
 
 int dc_watcher_fire(struct dc_watcher *w, const struct firing *f, struct selection *s,
@@ -141,7 +142,7 @@ void dc_watcher_select_process(const struct dc_watcher *w, const struct dc_entry
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
 		const struct dc_entry *e = dc_roster_at(w->roster, i);
 
-		if (dc_entry_same(e, of) && e->ring->uid == of->ring->uid)
+		if (dc_entry_same(e, of) && e->ring->uid == of->ring->uid && !e->superseded)
 			s->rings[s->count++] = e->ring;
 	}
 }
@@ -161,7 +162,7 @@ static void select_all(const struct dc_watcher *w, bool alive_only, struct selec
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
 		const struct dc_entry *e = dc_roster_at(w->roster, i);
 
-		if (!alive_only || !e->gone)
+		if (!e->superseded && (!alive_only || !e->gone))
 			s->rings[s->count++] = e->ring;
 	}
 }

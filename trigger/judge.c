@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,6 +67,24 @@ static bool died_as_told(const struct dc_entry *e, const struct dc_entry *image)
 	return image->crashed && (!e->exit_known || (WIFSIGNALED(e->exit_status) && WTERMSIG(e->exit_status) == image->crashed));
 }
 
+/* Scripts end their helpers by signals all the time; one that nobody asked to be watched has to crash, or be killed. */
+static bool worth_saving(const struct dc_entry *e)
+{
+	switch (WTERMSIG(e->exit_status)) {
+	case SIGABRT:
+	case SIGBUS:
+	case SIGFPE:
+	case SIGILL:
+	case SIGKILL:
+	case SIGSEGV:
+	case SIGSYS:
+	case SIGTRAP:
+		return true;
+	default:
+		return !e->descendant;
+	}
+}
+
 /* How it ended is settled, for all images of the process. */
 static void conclude(struct dc_watcher *w, struct dc_entry *e)
 {
@@ -88,9 +107,9 @@ static void conclude(struct dc_watcher *w, struct dc_entry *e)
 		return; /* saved when its last signal came */
 	if (e->exit_known && WIFSIGNALED(e->exit_status)) {
 		/* its ring does not change any more, so there is time to try again */
-		if (w->config.on_death && dc_watcher_save_death(w, e, WTERMSIG(e->exit_status), 0) == -EBUSY)
+		if (w->config.on_death && worth_saving(e) && dc_watcher_save_death(w, e, WTERMSIG(e->exit_status), 0) == -EBUSY)
 			e->judged = false;
-	} else if (!e->exit_known && !e->goodbye) {
+	} else if (!e->exit_known && !e->goodbye && !e->ring->bare) {
 		w->unknown_deaths++;
 		dc_watcher_say(w,
 			       "process '%s' (%u) is gone and how is not known: for %lld s 'dashcam recover "
@@ -154,6 +173,10 @@ static int ask_how(const struct dc_watcher *w, struct dc_entry *e)
 
 static void judge(struct dc_watcher *w, struct dc_entry *e)
 {
+	if (e->ring->bare)
+		dc_roster_event(w->roster); /* it may have a ring since a moment ago, which is then what is saved */
+	if (e->superseded)
+		return;
 	e->asked++;
 	dc_watcher_hear_exits(w);
 	recall_exit(w, e);

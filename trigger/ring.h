@@ -13,6 +13,9 @@
  *     dc_ring_alive(ring)                        does the owner still hold its lock?
  *     dc_ring_tables(ring, &tables)              names, lanes, modules, triggers, for a capture or for status
  *
+ * A process that records nothing itself, and is only sampled, is kept as a ring without a file (dc_ring_bare()): so it can be
+ * watched, selected, judged and saved as all others are. It has no events and no tables; its clock is CLOCK_MONOTONIC.
+ *
  * A ring is counted (ref/unref) because the watcher's loop and its capture thread both hold it. Everything in
  * struct dc_ring is constant after open, except what says otherwise.
  */
@@ -36,6 +39,7 @@ struct dc_ring {
 	int fd;
 	bool writable;  /* the control part may be written */
 	bool verified;  /* the owner of the file is the process: see dc_ring_open() */
+	bool bare;      /* there is no ring: fd is -1, of the header only who and which clock is filled */
 	bool elsewhere; /* recorded before a reboot or on another host: its clock is not ours */
 	uint32_t pid;   /* in our pid namespace; 0: not visible from here */
 	uint32_t uid;   /* owner of the file: whose evidence this is */
@@ -46,6 +50,7 @@ struct dc_ring {
 	struct dc_ring_header header; /* as validated at open; the layout in it is the one used for ever */
 	struct dc_known *known; /* of its process, for captures; NULL where it is not ours to look at */
 	struct dc_maps *maps;   /* the same */
+	int pidfd; /* of a bare one; -1: the kernel has none */
 	_Atomic uint32_t refs;
 };
 
@@ -61,6 +66,15 @@ struct dc_ring {
  * -EBADMSG: not a ring or sizes that lie; -EPROTONOSUPPORT: a newer, incompatible version; or -errno.
  */
 int dc_ring_open(int dir_fd, const char *name, struct dc_ring **ret_ring, char ret_why[static DC_WHY_BYTES]);
+
+/*
+ * dc_ring_bare() - a process without a ring
+ * Its owner is who owns /proc/PID: root where the process may not be looked into. Return: 0; -ESRCH; -EPERM: of another
+ * user, and we are not root; -ENOMEM.
+ */
+int dc_ring_bare(uint32_t pid, struct dc_ring **ret_ring);
+/* It called exec: its name is another one. By the thread that made it. */
+void dc_ring_bare_rename(struct dc_ring *ring);
 
 struct dc_ring *dc_ring_ref(struct dc_ring *ring);
 void dc_ring_unref(struct dc_ring *ring);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "trigger/death.h"
@@ -114,7 +115,7 @@ bool dc_entry_same(const struct dc_entry *a, const struct dc_entry *b)
 static bool known(const struct dc_roster *r, const char *name)
 {
 	for (uint32_t i = 0; i < r->count; i++)
-		if (strcmp(r->entries[i]->ring->name, name) == 0)
+		if (!r->entries[i]->ring->bare && strcmp(r->entries[i]->ring->name, name) == 0)
 			return true;
 	return false;
 }
@@ -148,7 +149,7 @@ static uint64_t handled_before(const struct dc_ring *ring, uint64_t trigger_seq)
 	return trigger_seq - ((uint32_t)trigger_seq - acked);
 }
 
-static void add(struct dc_roster *r, struct dc_ring *ring, int pidfd)
+static void add(struct dc_roster *r, struct dc_ring *ring, int pidfd, bool descendant)
 {
 	struct dc_entry *e = calloc(1, sizeof(*e));
 	struct dc_ring_look look = {0};
@@ -161,9 +162,34 @@ static void add(struct dc_roster *r, struct dc_ring *ring, int pidfd)
 	}
 	e->ring = dc_ring_ref(ring);
 	e->pidfd = pidfd;
+	e->descendant = descendant;
 	e->trigger_seq = handled_before(ring, look.trigger_seq);
 	r->entries[r->count++] = e;
 	r->handler.found(r->arg, e);
+}
+
+static struct dc_entry *living(const struct dc_roster *r, uint32_t pid)
+{
+	for (uint32_t i = 0; i < r->count; i++)
+		if (r->entries[i]->ring->pid == pid && !r->entries[i]->gone && dc_ring_alive(r->entries[i]->ring) == 1)
+			return r->entries[i];
+	return NULL;
+}
+
+int dc_roster_add_bare(struct dc_roster *r, uint32_t pid, bool descendant)
+{
+	CLEANUP(dc_ring) struct dc_ring *ring = NULL;
+	int result;
+
+	if (living(r, pid))
+		return 1;
+	result = dc_ring_bare(pid, &ring);
+	if (result < 0)
+		return result;
+	if (!room_for(r, ring->uid))
+		return -ENOSPC;
+	add(r, ring, -1, descendant);
+	return 0;
 }
 
 /* *@pidfd goes with it. */
@@ -193,7 +219,7 @@ static int try_open(struct dc_roster *r, const char *name, const struct dc_ring_
 	if (result == 0 && ring->pid != parsed->pid)
 		other = TAKE_FD(*pidfd); /* the name's pid was one of another pid namespace: this is somebody else */
 	if (result == 0 && room_for(r, ring->uid))
-		add(r, ring, TAKE_FD(*pidfd));
+		add(r, ring, TAKE_FD(*pidfd), false);
 	else if (result < 0 && result != -EAGAIN && result != -ENOENT)
 		r->handler.log(r->arg, why);
 	return result;
@@ -355,6 +381,8 @@ static bool of_no_use(const struct dc_entry *e, int64_t gone_for_ns, int64_t gra
 {
 	if (!e->gone || !e->judged)
 		return false;
+	if (e->superseded || (e->descendant && !(e->exit_known && WIFSIGNALED(e->exit_status))))
+		return true; /* builds and scripts make thousands of these */
 	if (gone_for_ns >= (e->goodbye || e->exit_known ? known_ns : grace_ns))
 		return true;
 	return gone_for_ns >= UNLINKED_KEEP_NS && unlinked(e->ring);
@@ -371,7 +399,7 @@ void dc_roster_expire(struct dc_roster *r, int64_t now_ns, int64_t grace_ns, int
 			r->entries[kept++] = e;
 			continue;
 		}
-		if (sweep)
+		if (sweep && !e->ring->bare)
 			remove_file(r, e->ring);
 		entry_free(e);
 	}

@@ -23,6 +23,8 @@ struct dc_entry {
 	uint64_t trigger_seq; /* handled up to here */
 	uint64_t stuck_seq;   /* a slot seen half written at the look before */
 	uint32_t modules;     /* its guest knew at the look before */
+	bool descendant;      /* bare, and only watched because a process that is watched made it */
+	bool superseded;      /* bare, and the process has a ring now */
 	bool goodbye;         /* orderly exit */
 	bool gone;            /* the image that recorded is no more */
 	bool replaced;        /* ... but its process lives on: exec */
@@ -79,6 +81,12 @@ void dc_roster_look(struct dc_roster *r, struct dc_entry *e, int64_t now_ns);
  * after 10 s: it is our descriptor that would keep the memory.
  */
 void dc_roster_expire(struct dc_roster *r, int64_t now_ns, int64_t grace_ns, int64_t known_ns, bool sweep);
+
+/*
+ * dc_roster_add_bare() - a process without a ring (dc_ring_bare()), unless it is known already
+ * Return: 0; 1: it is known; -ENOSPC: as many as are watched of one user; -errno of dc_ring_bare().
+ */
+int dc_roster_add_bare(struct dc_roster *r, uint32_t pid, bool descendant);
 
 uint32_t dc_roster_count(const struct dc_roster *r);
 struct dc_entry *dc_roster_at(const struct dc_roster *r, uint32_t index);

@@ -169,9 +169,14 @@ static void set_environment(const struct run *r)
 }
 
 /* After fork in a process with threads: only calls that signal handlers may make. */
-__attribute__((noreturn)) static void become_command(const struct run *r, int report_fd)
+__attribute__((noreturn)) static void become_command(const struct run *r, int report_fd, const int gate[2])
 {
+	char ignored;
 	int error;
+
+	close(gate[1]); /* or it would keep its own gate shut */
+	while (read(gate[0], &ignored, 1) < 0 && errno == EINTR)
+		continue;
 
 	setrlimit(RLIMIT_NOFILE, &r->files_before);
 	pthread_sigmask(SIG_SETMASK, &r->mask_before, NULL);
@@ -182,23 +187,43 @@ __attribute__((noreturn)) static void become_command(const struct run *r, int re
 	_exit(error == ENOENT ? DC_RUN_NOT_FOUND : DC_RUN_NOT_STARTED);
 }
 
+static int open_pipes(int report[2], int gate[2])
+{
+	int error;
+
+	if (pipe2(report, O_CLOEXEC) < 0)
+		return -1;
+	if (pipe2(gate, O_CLOEXEC) == 0)
+		return 0;
+	error = errno;
+	close(report[0]);
+	close(report[1]);
+	errno = error;
+	return -1;
+}
+
 /*
+ * The command begins when the gate opens: it is sampled by then, and nothing of it is missing.
  * The pipe closes by itself at a successful exec, and carries its errno after a failed one. Return: 0; 1: it cannot be
  * run, which has been said, and its status is known; -errno.
  */
 static int start(struct run *r)
 {
 	char line[DC_WHY_BYTES];
-	int report[2], error = 0;
+	int report[2], gate[2], error = 0;
 	ssize_t n;
 
-	if (pipe2(report, O_CLOEXEC) < 0)
+	if (open_pipes(report, gate) < 0)
 		return -errno;
 	r->child = fork();
 	if (r->child == 0)
-		become_command(r, report[1]);
+		become_command(r, report[1], gate);
 	if (r->child < 0)
 		error = -errno;
+	else
+		dc_watcher_sample_early(r->watcher, (uint32_t)r->child);
+	close(gate[0]);
+	close(gate[1]);
 	close(report[1]);
 	do
 		n = error ? 0 : read(report[0], &error, sizeof(error));
@@ -271,6 +296,7 @@ static int open_watcher(struct run *r, char why[static DC_WHY_BYTES])
 	pthread_sigmask(SIG_SETMASK, NULL, &r->mask_before);
 	getrlimit(RLIMIT_NOFILE, &r->files_before);
 	c.dir = r->dir;
+	c.sample_bare = true;
 	c.sweep = false; /* the directory goes as a whole */
 	c.signals = &r->signals;
 	c.on_signal = on_signal;
@@ -303,11 +329,17 @@ static void say_how_to_save(struct run *r)
 
 static void say_no_recorder(struct run *r)
 {
-	char line[192];
+	struct dc_sample_mode mode;
+	char line[320];
 
-	snprintf(line, sizeof(line),
-		 "'%.100s' has no recorder inside, nothing was recorded: link it with -ldashcam",
-		 r->config->argv[0]);
+	dc_watcher_sampled(r->watcher, (uint32_t)r->child, &mode);
+	if (mode.scope != DC_SAMPLE_SCOPE_NONE)
+		snprintf(line, sizeof(line), "'%.100s' has no recorder inside: it was only sampled, %u stacks a second",
+			 r->config->argv[0], mode.hz);
+	else
+		snprintf(line, sizeof(line),
+			 "'%.100s' has no recorder inside, nothing was recorded: link it with -ldashcam (not sampled: %s)",
+			 r->config->argv[0], mode.why);
 	say(r, line);
 }
 
@@ -319,6 +351,7 @@ static int watch(struct run *r)
 	e = start(r);
 	if (e != 0)
 		return e < 0 ? e : 0;
+	dc_watcher_sample(r->watcher, (uint32_t)r->child);
 	say_how_to_save(r);
 	reap(r); /* it may have ended before anybody looked */
 	e = dc_watcher_loop(r->watcher);

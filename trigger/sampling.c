@@ -21,10 +21,21 @@ static void on_mapped(void *arg, uint32_t pid)
 
 		if (e->gone || e->ring->pid != pid)
 			continue;
+		if (e->ring->bare)
+			dc_ring_bare_rename(e->ring);
 		dc_maps_want(e->ring->maps);
 		if (dc_maps_due(e->ring->maps, now))
 			dc_maps_look(e->ring->maps, pid, e->ring->header.start_time);
 	}
+}
+
+static void on_forked(void *arg, uint32_t parent, uint32_t pid)
+{
+	struct dc_watcher *w = arg;
+
+	(void)parent;
+	if (w->config.sample_bare)
+		dc_roster_add_bare(w->roster, pid, true);
 }
 
 int dc_sampling_open(struct dc_watcher *w)
@@ -33,6 +44,7 @@ int dc_sampling_open(struct dc_watcher *w)
 						 .stacks = w->config.sample_stacks,
 						 .host = w->config.sample_host,
 						 .mapped = on_mapped,
+						 .forked = on_forked,
 						 .arg = w};
 
 	return dc_sampler_new(&config, &w->sampler);
@@ -72,4 +84,37 @@ void dc_sampling_remove(struct dc_watcher *w, const struct dc_ring *ring)
 
 	if (ring->verified && ring->pid)
 		dc_sampler_remove(w->sampler, ring->pid, keep_ns);
+}
+
+void dc_sampling_supersede(struct dc_watcher *w, const struct dc_ring *ring)
+{
+	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
+		struct dc_entry *e = dc_roster_at(w->roster, i);
+
+		if (!e->ring->bare || e->ring->pid != ring->pid ||
+		    e->ring->header.start_time != ring->header.start_time)
+			continue;
+		e->superseded = e->gone = e->judged = true;
+		e->gone_ns = dc_watcher_now_ns();
+	}
+}
+
+int dc_watcher_sample(struct dc_watcher *w, uint32_t pid)
+{
+	int r;
+
+	if (!w->config.sample_hz)
+		return 0;
+	r = dc_roster_add_bare(w->roster, pid, false);
+	return r < 0 ? r : 0;
+}
+
+void dc_watcher_sample_early(struct dc_watcher *w, uint32_t pid)
+{
+	dc_sampler_add(w->sampler, pid);
+}
+
+void dc_watcher_sampled(struct dc_watcher *w, uint32_t pid, struct dc_sample_mode *ret_mode)
+{
+	dc_sampler_mode(w->sampler, pid, ret_mode);
 }

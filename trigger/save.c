@@ -201,14 +201,28 @@ static int write_threads(struct dc_save *s, uint32_t index)
 	return dc_writer_error(s->writer);
 }
 
+static int copy_bare(struct dc_save *s, uint32_t index)
+{
+	int r = dc_writer_process(s->writer, index, &s->members[index].process);
+
+	if (r == 0)
+		r = write_threads(s, index);
+	if (r == 0)
+		r = write_maps(s, index);
+	return r < 0 ? r : 1;
+}
+
 /* One ring, first pass. A ring that cannot be read takes nothing from the others. Return: 1 copied, 0 not, -errno. */
 static int copy_member(struct dc_save *s, uint32_t index)
 {
 	struct dc_member *m = &s->members[index];
 	const bool few = dc_threads_count(m->process.pid) <= THREADS_FEW;
 	uint64_t from, to;
-	int r = dc_incident_edges(&s->incident, m->ring, &from, &to);
+	int r;
 
+	if (m->ring->bare)
+		return copy_bare(s, index);
+	r = dc_incident_edges(&s->incident, m->ring, &from, &to);
 	if (r == 0)
 		r = dc_snapshot_new(m->ring, index, from, to, &m->snapshot);
 	if (r == 0)
@@ -337,14 +351,11 @@ static int write_samples(struct dc_save *s, uint32_t index)
 	return 0;
 }
 
-static int finish_member(struct dc_save *s, uint32_t index, bool again)
+static int finish_ring(struct dc_save *s, struct dc_member *m, bool again)
 {
-	struct dc_member *m = &s->members[index];
 	uint64_t from, to;
 	int r = 0;
 
-	if (m->unreadable)
-		return 0;
 	if (dc_incident_edges(&s->incident, m->ring, &from, &to) == 0)
 		dc_snapshot_extend(m->snapshot, to); /* further triggers may have moved it */
 	if (again)
@@ -353,6 +364,20 @@ static int finish_member(struct dc_save *s, uint32_t index, bool again)
 		r = 0; /* the ring is gone now; the first pass stands */
 	if (r == 0)
 		r = dc_snapshot_loss(m->snapshot, s->writer);
+	add_totals(&s->totals, dc_snapshot_totals(m->snapshot));
+	m->process.took_ns = (int64_t)dc_snapshot_totals(m->snapshot)->took_ns;
+	return r;
+}
+
+static int finish_member(struct dc_save *s, uint32_t index, bool again)
+{
+	struct dc_member *m = &s->members[index];
+	int r = 0;
+
+	if (m->unreadable)
+		return 0;
+	if (!m->ring->bare)
+		r = finish_ring(s, m, again);
 	if (r == 0)
 		r = dc_maps_write(m->ring->maps, s->writer, index, &m->maps_mark); /* loaded meanwhile */
 	if (r == 0)
@@ -361,8 +386,6 @@ static int finish_member(struct dc_save *s, uint32_t index, bool again)
 		r = write_samples(s, index);
 	if (r < 0)
 		return r;
-	add_totals(&s->totals, dc_snapshot_totals(m->snapshot));
-	m->process.took_ns = (int64_t)dc_snapshot_totals(m->snapshot)->took_ns;
 	return dc_writer_process(s->writer, index, &m->process);
 }
 

@@ -42,7 +42,7 @@ static bool asked_for(const struct dc_entry *e, const struct ucred *peer, const 
 {
 	const struct dc_ring *ring = e->ring;
 
-	if (peer->uid != 0 && ring->uid != peer->uid)
+	if (e->superseded || (peer->uid != 0 && ring->uid != peer->uid))
 		return false;
 	if (q->pid) /* also one just dead */
 		return ring->pid == q->pid;

@@ -122,9 +122,11 @@ static void on_found(void *arg, struct dc_entry *e)
 
 	watch_end(w, e);
 	dc_sampling_add(w, e->ring);
+	if (!e->ring->bare)
+		dc_sampling_supersede(w, e->ring);
 	remember(e, dc_watcher_now_ns());
 	ask_window(w, e->ring);
-	if (w->config.on_found)
+	if (w->config.on_found && !e->ring->bare)
 		w->config.on_found(w->config.on_arg, e->ring);
 	dc_roster_look(w->roster, e, dc_watcher_now_ns());
 }
@@ -168,6 +170,14 @@ static void on_signals(struct dc_watcher *w)
 	}
 }
 
+static bool anybody_alive(const struct dc_watcher *w)
+{
+	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++)
+		if (!dc_roster_at(w->roster, i)->gone)
+			return true;
+	return false;
+}
+
 static void on_timer(struct dc_watcher *w)
 {
 	const int64_t now = dc_watcher_now_ns();
@@ -184,6 +194,8 @@ static void on_timer(struct dc_watcher *w)
 	dc_sampler_tick(w->sampler);
 	dc_watcher_judge_all(w);
 	dc_roster_expire(w->roster, now, w->config.grace_ns, known_ns, w->config.sweep);
+	if (w->config.stop_alone && !anybody_alive(w))
+		w->stop = true;
 	if (w->watchdog_ns && now - w->watchdog_last_ns >= w->watchdog_ns) {
 		dc_notify("WATCHDOG=1");
 		w->watchdog_last_ns = now;

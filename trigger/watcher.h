@@ -36,6 +36,8 @@ struct dc_watcher_config {
 	bool settle;
 	uint32_t sample_hz; /* 0: off (trigger/sampler.h) */
 	enum dc_sample_stacks sample_stacks;
+	bool sample_bare; /* also processes that a sampled one makes and that have no ring */
+	bool stop_alone;  /* end when no process is left alive */
 	bool sample_host; /* the whole host, where that is allowed */
 	int zstd_level;
 	/* One line, lower case, no newline. */
@@ -85,6 +87,16 @@ void dc_watcher_exited(struct dc_watcher *w, uint32_t pid, int status);
  * Return: how many captures are under way for it, 0: there was nothing to save.
  */
 int dc_watcher_save_all(struct dc_watcher *w, enum dc_reason reason, const char *text, bool alive_only);
+
+/*
+ * dc_watcher_sample() - watch and sample process @pid though it has no ring; nothing is done where it has one
+ * Where sampling is off it is not watched either: there would be nothing to save. Return: 0; -ESRCH; -EPERM: of another
+ * user; -ENOSPC, -ENOMEM. That the kernel refuses to sample it is no error: dc_watcher_sampled() says so.
+ */
+int dc_watcher_sample(struct dc_watcher *w, uint32_t pid);
+/* Only the kernel's part of it: for a child that has yet to call exec, whose name and code are not those that matter. */
+void dc_watcher_sample_early(struct dc_watcher *w, uint32_t pid);
+void dc_watcher_sampled(struct dc_watcher *w, uint32_t pid, struct dc_sample_mode *ret_mode);
 
 uint32_t dc_watcher_rings(const struct dc_watcher *w);
 /* Captures saved so far, those of running saves not counted. */

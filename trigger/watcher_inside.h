@@ -116,6 +116,8 @@ void dc_watcher_hear_exits(struct dc_watcher *w);
 int dc_sampling_open(struct dc_watcher *w);
 /* The process of a ring, from now on; when it is dead. */
 void dc_sampling_add(struct dc_watcher *w, const struct dc_ring *ring);
+/* A ring was found: the process is no bare one any more. */
+void dc_sampling_supersede(struct dc_watcher *w, const struct dc_ring *ring);
 void dc_sampling_remove(struct dc_watcher *w, const struct dc_ring *ring);
 
 void dc_watcher_on_request(void *arg, uint64_t client, const struct ucred *peer,
