@@ -243,6 +243,7 @@ struct dc_frames_block { /* then @count struct dc_frame */
 #define DC_FRAME_KERNEL 1u
 #define DC_FRAME_CALL 2u /* a return address: what was called from stands before it, and names are of address - 1 */
 #define DC_FRAME_SIGNAL 4u /* a signal handler was called here */
+#define DC_FRAME_FILE 8u /* @offset counts in the file: it was not to be had, so its virtual addresses are not known */
 
 struct dc_frame {
 	uint64_t address; /* in the process */

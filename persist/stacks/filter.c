@@ -102,14 +102,14 @@ static const uint32_t harmless[] = {
 	SYS_rt_sigprocmask, SYS_clock_gettime, SYS_clock_getres, SYS_gettimeofday, SYS_getrandom,
 	SYS_sched_yield,  SYS_sched_getaffinity, SYS_sysinfo,	 SYS_uname,	  SYS_getpid,
 	SYS_gettid,	  SYS_getppid,	     SYS_getuid,	 SYS_geteuid,	  SYS_getgid,
-	SYS_getegid,	  SYS_restart_syscall,
+	SYS_getegid,	  SYS_restart_syscall, SYS_mincore,
 #if defined(__x86_64__)
 	SYS_stat,	  SYS_lstat,	     SYS_access,	 SYS_readlink,	  SYS_time,
 #endif
 };
 
-/* Not to be had, but no reason to die: callers do without. */
-static const uint32_t refused[] = {SYS_ioctl, SYS_prlimit64, SYS_openat2, SYS_rseq, SYS_membarrier};
+/* Not to be had, but no reason to die: callers do without. (libunwind makes a pipe when it starts, for local unwinding.) */
+static const uint32_t refused[] = {SYS_ioctl, SYS_prlimit64, SYS_openat2, SYS_rseq, SYS_membarrier, SYS_pipe2};
 
 static void reading(struct filter *f)
 {

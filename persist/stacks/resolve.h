@@ -1,11 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * All samples of one process: unwound, named. The parent's side of the sandboxed child.
+ * All samples of one process: unwound, named. The parent's side of the sandboxed children (sandbox.h).
  *
- *     maps, samples ──► child: open modules, unwind, intern stacks and frames, name frames ──► pipe ──► checked, payloads
+ *     dc_resolver_new(maps, paths, count, options, &r)
+ *     dc_resolver_unwind(r, samples, n, stack_of, truncated)  batch by batch, in the order of time
+ *     dc_resolver_addresses(r, addresses, n)                  further frames: return addresses of DC_STACK() events
+ *     dc_resolver_name(r)                                     once, at the end
+ *     dc_resolver_blocks(r, each, arg)                        STACKS, FRAMES and NAMES, ready to be written
  *
- * What comes through the pipe is as untrusted as a file. When the child crashes or runs out of time while it names, the
- * stacks it had sent are kept and their frames have no names; when it does so while it unwinds, samples stay as they are.
+ *     samples ──► a child: open modules, unwind ──► pipe ──► checked; equal frames and stacks of all batches are one
+ *     frames  ──► a child: open debug info, name ──► pipe ──► checked; what was asked for the first time into the cache
+ *
+ * What comes through a pipe is as untrusted as a file. When a child crashes or runs out of time while it names, the names
+ * it had sent are kept, and the other modules are tried again without the one that it was at; when it does so while it
+ * unwinds, the samples of that batch stay as they are.
+ *
+ * A frame's offset is the ELF virtual address; where the file of its mapping is not to be had, the offset in the file, as
+ * the mapping alone gives it (DC_FRAME_FILE), to be turned into the other when somebody has the file.
  */
 #pragma once
 
@@ -18,47 +29,63 @@
 
 struct dc_resolve_options {
 	/*
-	 * Called in the child: opens the file of a module. By default the path is opened and its build-id compared. A watcher
-	 * gives one that knows files it holds open (trigger/maps.h). Return: fd, -errno.
+	 * Called in the child: opens the file of a module. NULL: the path, then debug_dirs (by build-id, by name). A watcher gives
+	 * one that knows files it holds open (trigger/files.h). Whatever comes back counts only if it has the build-id of the
+	 * map; locks that it takes need pthread_atfork(). Return: fd, -errno.
 	 */
 	int (*open)(void *arg, const struct dc_map_entry *map, const char *path);
 	void *open_arg;
-	const char *const *debug_dirs; /* NULL: /usr/lib/debug */
-	int cache_fd; /* directory with answers by build-id (cache.h), -1: none */
-	bool lines;
-	int64_t time_ns; /* 0: 60 s */
-	uint64_t memory_bytes; /* 0: 1 GiB of address space beyond what we have */
+	const char *const *debug_dirs; /* NULL-terminated; NULL: /usr/lib/debug */
+	int cache_fd; /* directory with answers by build-id (cache.h), 0 or less: none */
+	uint64_t cache_bytes; /* of that directory, 0: 256 MiB */
+	bool no_lines; /* functions only: no DWARF is read */
+	bool no_kernel; /* leave the kernel's frames alone: it is not the one that runs here */
+	int64_t time_ns; /* for the process, of which unwinding gets at most 6/10; 0: 60 s */
+	uint64_t memory_bytes; /* a child's own, 0: 1 GiB */
+	int nice;
 };
 
-struct dc_resolve_input {
-	const struct dc_map_entry *maps;
-	const char *const *paths; /* one a map */
-	uint32_t map_count;
-	const struct dc_sample *const *samples; /* those to unwind: with registers and stack, or with ips */
-	uint32_t sample_count;
-	const uint64_t *addresses; /* further ones to name (DC_STACK() events): return addresses */
-	uint32_t address_count;
-	const struct dc_frame *frames; /* to be named again (symbolize): kept as they are but for .name */
-	uint32_t frame_count;
-};
+struct dc_resolver;
 
-/* Payloads of blocks, ready to be written, each at most DC_BLOCK_PLAIN_MAX; and the stack number of every sample. */
-struct dc_resolved {
-	uint32_t *stack_of; /* sample_count of them; 0: stays as it is */
-	uint8_t *truncated; /* sample_count: 1: did not reach the outermost frame */
-	struct dc_resolved_block {
-		uint16_t type; /* DC_BLOCK_STACKS, _FRAMES, _NAMES */
-		uint8_t *bytes;
-		size_t size;
-	} *blocks;
-	uint32_t block_count;
-	uint32_t stack_used; /* the most bytes of a stack copy that 99 % of the samples needed; 0: none was unwound */
+/* @maps, @paths (one a map) and what @options point to are borrowed. Return: 0, -ENOMEM. */
+int dc_resolver_new(const struct dc_map_entry *maps, const char *const *paths, uint32_t map_count,
+		    const struct dc_resolve_options *options, struct dc_resolver **ret_resolver);
+void dc_resolver_free(struct dc_resolver *r);
+DC_DEFINE_CLEANUP(dc_resolver, struct dc_resolver *, dc_resolver_free)
+
+/*
+ * dc_resolver_unwind() - stacks of samples
+ * @samples: each whole (dc_sample_at() took it); those without registers and addresses get none. @ret_stack_of: the number
+ * of each one's stack, 0: it stays as it is. @ret_truncated: 1: it did not get to the outermost frame.
+ * Return: 0, also when the child failed (see dc_resolver_why()); -ENOMEM; -errno of fork and pipe.
+ */
+int dc_resolver_unwind(struct dc_resolver *r, const struct dc_sample *const *samples, uint32_t count,
+		       uint32_t *ret_stack_of, uint8_t *ret_truncated);
+/* Frames for return addresses, which readers find by address. Return: as above. */
+int dc_resolver_addresses(struct dc_resolver *r, const uint64_t *addresses, uint32_t count);
+/* A frame of an earlier capture, to be named. *@ret_number: its number here. Return: 0, -ENOMEM. */
+int dc_resolver_frame(struct dc_resolver *r, const struct dc_frame *frame, uint32_t *ret_number);
+
+/* dc_resolver_name() - names of all frames. @first: the number of the first name, 1 in a new capture. Return: as above. */
+int dc_resolver_name(struct dc_resolver *r, uint32_t first);
+/* Frame @number, 1 to frame_count, as it is now. */
+struct dc_frame dc_resolver_frame_at(const struct dc_resolver *r, uint32_t number);
+
+/* Payloads of at most DC_BLOCK_PLAIN_MAX bytes; @types: bit n: blocks of type n are wanted. Return: 0, @each's error, -ENOMEM. */
+int dc_resolver_blocks(const struct dc_resolver *r, uint32_t types,
+		       int (*each)(void *arg, uint16_t type, const void *payload, size_t bytes), void *arg);
+
+struct dc_resolve_totals {
+	uint32_t samples; /* that could have been unwound */
 	uint32_t unwound;
-	uint32_t named_frames;
+	uint32_t to_root; /* of these, unwound to the outermost frame */
+	uint32_t stack_count;
 	uint32_t frame_count;
-	char why[160]; /* what did not work, for people; empty: all did */
+	uint32_t named; /* frames */
+	uint32_t stack_used; /* the most bytes of a stack copy that 99 % of the samples needed; 0: there was none */
+	int64_t unwind_ns;
+	int64_t name_ns;
 };
-void dc_resolved_fini(struct dc_resolved *r);
-
-/* Return: 0, also when the child failed (@ret_resolved->why says so); -ENOMEM, -errno of fork and pipe. */
-int dc_resolve(const struct dc_resolve_input *input, const struct dc_resolve_options *options, struct dc_resolved *ret_resolved);
+void dc_resolver_totals(const struct dc_resolver *r, struct dc_resolve_totals *ret_totals);
+/* What did not work, for people; empty: all did. */
+const char *dc_resolver_why(const struct dc_resolver *r);

@@ -1,0 +1,762 @@
+/* SPDX-License-Identifier: MIT */
+#include "persist/stacks/resolve.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "persist/stacks/cache.h"
+#include "persist/stacks/message.h"
+#include "persist/stacks/resolve_inside.h"
+#include "persist/stacks/sample.h"
+#include "persist/stacks/sandbox.h"
+#include "persist/stacks/stacks.h"
+#include "persist/stacks/symbols.h"
+
+#define SECOND_NS INT64_C(1000000000)
+#define TIME_NS (60 * SECOND_NS)
+#define MEMORY_BYTES (UINT64_C(1) << 30)
+#define CACHE_BYTES (UINT64_C(256) << 20)
+#define PIPE_BYTES (128u << 20) /* of one child */
+#define TABLE_BYTES (56u << 20) /* frames, stacks, names: what readers take (stacks.c) is a little more */
+#define PAYLOAD_BYTES (1u << 20)
+#define NAME_TRIES 5u
+#define FLAGS_KNOWN (DC_FRAME_KERNEL | DC_FRAME_CALL | DC_FRAME_SIGNAL | DC_FRAME_FILE)
+
+int64_t dc_resolve_now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * SECOND_NS + t.tv_nsec;
+}
+
+/* The first thing that went wrong is what people are told. */
+__attribute__((format(printf, 2, 3))) static void complain(struct dc_resolver *r, const char *format, ...)
+{
+	va_list args;
+
+	if (r->why[0])
+		return;
+	va_start(args, format);
+	vsnprintf(r->why, sizeof r->why, format, args);
+	va_end(args);
+}
+
+/* The vdso as a file, for those who read files: children may not make one. */
+static int vdso_file(void)
+{
+	CLEANUP(dc_module) struct dc_module *m = NULL;
+	CLEANUP(close_fd) int fd = -1;
+	char path[64];
+	int read_only;
+
+	if (dc_module_open_vdso(&m) < 0)
+		return -1;
+	fd = memfd_create("vdso", MFD_CLOEXEC);
+	if (fd < 0 || write(fd, m->image, m->bytes) != (ssize_t)m->bytes)
+		return -1;
+	/* A descriptor that can be written does not get into the sandbox. */
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	read_only = open(path, O_RDONLY | O_CLOEXEC);
+	return read_only;
+}
+
+static bool has_vdso(const struct dc_resolver *r)
+{
+	for (uint32_t i = 0; i < r->map_count; i++)
+		if (r->maps[i].flags & DC_MAP_VDSO)
+			return true;
+	return false;
+}
+
+int dc_resolver_new(const struct dc_map_entry *maps, const char *const *paths, uint32_t map_count,
+		    const struct dc_resolve_options *options, struct dc_resolver **ret_resolver)
+{
+	CLEANUP(dc_resolver) struct dc_resolver *r = calloc(1, sizeof *r);
+
+	if (!r)
+		return -ENOMEM;
+	r->maps = maps;
+	r->paths = paths;
+	r->map_count = map_count;
+	r->options = *options;
+	r->options.time_ns = options->time_ns ? options->time_ns : TIME_NS;
+	r->options.memory_bytes = options->memory_bytes ? options->memory_bytes : MEMORY_BYTES;
+	r->options.cache_bytes = options->cache_bytes ? options->cache_bytes : CACHE_BYTES;
+	r->start_ns = dc_resolve_now_ns();
+	r->vdso_fd = has_vdso(r) ? vdso_file() : -1;
+	r->canon = calloc((size_t)map_count + 1, sizeof *r->canon);
+	r->tried = calloc((size_t)map_count + 1, sizeof *r->tried);
+	if (!r->canon || !r->tried || dc_resolve_canon(maps, paths, map_count, r->canon) < 0)
+		return -ENOMEM;
+	*ret_resolver = TAKE(r);
+	return 0;
+}
+
+void dc_resolver_free(struct dc_resolver *r)
+{
+	if (!r)
+		return;
+	for (uint32_t i = 0; i < r->names_count; i++)
+		free(r->names[i].payload);
+	free(r->names);
+	free(r->placed);
+	free(r->offset_of);
+	free(r->name_of);
+	dc_intern_fini(&r->stacks);
+	dc_intern_fini(&r->frames);
+	free(r->tried);
+	free(r->canon);
+	if (r->vdso_fd >= 0)
+		close(r->vdso_fd);
+	free(r);
+}
+
+/* --- a child --- */
+
+struct output { /* of a child */
+	uint8_t *bytes;
+	size_t size;
+	size_t at;
+};
+
+static void output_cleanup(struct output *o)
+{
+	free(o->bytes);
+}
+
+/*
+ * Return: 0; 1: the child failed, which has been told; what it sent before is there; -errno of fork and pipe.
+ * @where: what it was at when it failed, NULL: not known.
+ */
+static int run_child(struct dc_resolver *r, const char *what, int64_t deadline_ns, int (*work)(void *arg, int out_fd), void *arg,
+		     struct output *o, int *ret_error, int *ret_signal)
+{
+	const struct dc_sandbox limits = {.time_ns = deadline_ns - dc_resolve_now_ns(),
+					  .memory_bytes = r->options.memory_bytes,
+					  .nice = r->options.nice};
+	int e;
+
+	*ret_signal = 0;
+	if (limits.time_ns <= 0) {
+		complain(r, "%s: no time was left", what);
+		*ret_error = -ETIMEDOUT;
+		return 1;
+	}
+	e = dc_sandbox_run(&limits, work, arg, PIPE_BYTES, &o->bytes, &o->size, ret_signal);
+	*ret_error = e;
+	return e == -EAGAIN || e == -EMFILE || e == -ENFILE ? e : e < 0;
+}
+
+static const char *error_text(int error, int signal)
+{
+	return error == -ETIMEDOUT ? "it took too long" : error == -EFAULT ? strsignal(signal) : strerror(-error);
+}
+
+/* --- what the unwinding child sent --- */
+
+struct merging {
+	struct dc_resolver *r;
+	uint32_t *frames; /* of this child's number - 1: ours */
+	uint32_t frame_count;
+	uint32_t frame_room;
+	uint32_t *stacks;
+	uint32_t stack_count;
+	uint32_t stack_room;
+	uint32_t *stack_of; /* what the caller wants */
+	uint8_t *truncated;
+	const struct dc_sample *const *samples;
+	uint32_t sample_count;
+};
+
+static void merging_cleanup(struct merging *m)
+{
+	free(m->stacks);
+	free(m->frames);
+}
+
+static int append(uint32_t **numbers, uint32_t *count, uint32_t *room, uint32_t number)
+{
+	if (*count == *room) {
+		uint32_t more = *room ? 2 * *room : 1024;
+		uint32_t *grown = realloc(*numbers, more * sizeof *grown);
+
+		if (!grown)
+			return -ENOMEM;
+		*numbers = grown;
+		*room = more;
+	}
+	(*numbers)[(*count)++] = number;
+	return 0;
+}
+
+static bool sane_frame(const struct dc_resolver *r, const struct dc_frame *f)
+{
+	return (f->map == UINT32_MAX || f->map < r->map_count) && f->name == 0 && f->reserved == 0 &&
+	       !(f->flags & ~FLAGS_KNOWN);
+}
+
+static int full(const struct dc_resolver *r)
+{
+	return dc_intern_bytes(&r->frames) + dc_intern_bytes(&r->stacks) > TABLE_BYTES ? -E2BIG : 0;
+}
+
+static int merge_frames(struct merging *m, const uint8_t *payload, size_t bytes)
+{
+	for (size_t at = 0; bytes - at >= sizeof(struct dc_frame); at += sizeof(struct dc_frame)) {
+		struct dc_frame f;
+		uint32_t number;
+		int r;
+
+		memcpy(&f, payload + at, sizeof f);
+		r = sane_frame(m->r, &f) ? full(m->r) : -EBADMSG;
+		if (r == 0)
+			r = dc_intern_put(&m->r->frames, &f, sizeof f, &number);
+		if (r >= 0)
+			r = append(&m->frames, &m->frame_count, &m->frame_room, number);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int merge_stack(struct merging *m, const uint8_t *at, uint32_t depth)
+{
+	uint32_t numbers[DC_STACKS_DEPTH_MAX], number;
+	int r = full(m->r);
+
+	memcpy(numbers, at, 4 * (size_t)depth);
+	for (uint32_t i = 0; i < depth; i++) {
+		if (numbers[i] == 0 || numbers[i] > m->frame_count)
+			return -EBADMSG;
+		numbers[i] = m->frames[numbers[i] - 1];
+	}
+	if (r == 0)
+		r = dc_intern_put(&m->r->stacks, numbers, 4 * depth, &number);
+	return r < 0 ? r : append(&m->stacks, &m->stack_count, &m->stack_room, number);
+}
+
+static int merge_stacks(struct merging *m, const uint8_t *payload, size_t bytes)
+{
+	uint32_t depth;
+
+	for (size_t at = 0; bytes - at >= 4; at += 4 + 4 * (size_t)depth) {
+		int r;
+
+		memcpy(&depth, payload + at, 4);
+		if (depth == 0 || depth > DC_STACKS_DEPTH_MAX || depth > (bytes - at - 4) / 4)
+			return -EBADMSG;
+		r = merge_stack(m, payload + at + 4, depth);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Only samples that were taken all the time say what their copies should be like. */
+static void count_used(struct dc_resolver *r, const struct dc_sample *s, const struct dc_message_sample *result)
+{
+	uint64_t used = result->stack_used;
+	size_t step;
+
+	if (!s->stack_bytes || (s->kind != DC_SAMPLE_CPU && s->kind != DC_SAMPLE_OFF))
+		return;
+	if (result->truncated && (s->flags & DC_SAMPLE_STACK_CUT))
+		used = 2 * (uint64_t)s->stack_bytes; /* more than there was */
+	step = (used + DC_USED_STEP - 1) / DC_USED_STEP;
+	r->used[step < DC_USED_STEPS ? step : DC_USED_STEPS - 1]++;
+}
+
+static int merge_samples(struct merging *m, const uint8_t *payload, size_t bytes)
+{
+	if (bytes != m->sample_count * sizeof(struct dc_message_sample))
+		return -EBADMSG;
+	for (uint32_t i = 0; i < m->sample_count; i++) {
+		struct dc_message_sample s;
+
+		memcpy(&s, payload + i * sizeof s, sizeof s);
+		if (s.stack > m->stack_count)
+			return -EBADMSG;
+		if (!s.stack)
+			continue;
+		m->stack_of[i] = m->stacks[s.stack - 1];
+		m->truncated[i] = s.truncated != 0;
+		m->r->unwound++;
+		m->r->to_root += !s.truncated;
+		count_used(m->r, m->samples[i], &s);
+	}
+	return 0;
+}
+
+static void take_why(struct dc_resolver *r, const uint8_t *payload, size_t bytes)
+{
+	char text[160] = "";
+
+	for (size_t i = 0; i < bytes && i < sizeof text - 1; i++)
+		text[i] = payload[i] >= ' ' && payload[i] < 127 ? (char)payload[i] : '?';
+	complain(r, "%s", text);
+}
+
+static int merge(struct merging *m, struct output *o)
+{
+	struct dc_message head;
+	const uint8_t *payload;
+	int r = 0;
+
+	while (r == 0 && dc_message_next(o->bytes, o->size, &o->at, &head, &payload)) {
+		if (head.type == DC_MESSAGE_FRAMES)
+			r = merge_frames(m, payload, head.bytes);
+		else if (head.type == DC_MESSAGE_STACKS)
+			r = merge_stacks(m, payload, head.bytes);
+		else if (head.type == DC_MESSAGE_SAMPLES)
+			r = merge_samples(m, payload, head.bytes);
+		else if (head.type == DC_MESSAGE_WHY)
+			take_why(m->r, payload, head.bytes);
+	}
+	return r;
+}
+
+static int unwind(struct dc_resolver *r, struct dc_unwind_job *job, struct merging *m)
+{
+	CLEANUP(output) struct output o = {0};
+	const int64_t before = dc_resolve_now_ns(), end = r->start_ns + r->options.time_ns / 10 * 6;
+	int error, signal, failed, e;
+
+	job->resolver = r;
+	job->deadline_ns = before + (end - before) / 10 * 9; /* so that what it has gets through before it is killed */
+	failed = run_child(r, "unwinding", end, dc_resolve_unwind_work, job, &o, &error, &signal);
+	if (failed < 0)
+		return failed;
+	if (failed)
+		complain(r, "unwinding: %s", error_text(error, signal));
+	e = merge(m, &o);
+	r->unwind_ns += dc_resolve_now_ns() - before;
+	if (e == -EBADMSG || e == -E2BIG)
+		complain(r, e == -E2BIG ? "unwinding: more stacks than a capture takes" : "unwinding: the answer makes no sense");
+	return e == -ENOMEM ? e : 0;
+}
+
+static bool can_be_unwound(const struct dc_sample *s)
+{
+	return s->reg_count || s->ip_count;
+}
+
+int dc_resolver_unwind(struct dc_resolver *r, const struct dc_sample *const *samples, uint32_t count,
+		       uint32_t *ret_stack_of, uint8_t *ret_truncated)
+{
+	CLEANUP(merging) struct merging m = {.r = r, .stack_of = ret_stack_of, .truncated = ret_truncated, .samples = samples,
+					     .sample_count = count};
+	struct dc_unwind_job job = {.samples = samples, .count = count};
+	uint32_t before = r->samples;
+
+	memset(ret_stack_of, 0, count * sizeof *ret_stack_of);
+	memset(ret_truncated, 0, count);
+	for (uint32_t i = 0; i < count; i++)
+		r->samples += can_be_unwound(samples[i]);
+	return r->samples == before ? 0 : unwind(r, &job, &m);
+}
+
+int dc_resolver_addresses(struct dc_resolver *r, const uint64_t *addresses, uint32_t count)
+{
+	CLEANUP(merging) struct merging m = {.r = r};
+	struct dc_unwind_job job = {.addresses = addresses, .address_count = count};
+
+	return count ? unwind(r, &job, &m) : 0;
+}
+
+int dc_resolver_frame(struct dc_resolver *r, const struct dc_frame *frame, uint32_t *ret_number)
+{
+	struct dc_frame f = *frame;
+	int e;
+
+	f.name = 0;
+	f.flags &= FLAGS_KNOWN;
+	f.map = f.map < r->map_count ? f.map : UINT32_MAX;
+	f.reserved = 0;
+	e = dc_intern_put(&r->frames, &f, sizeof f, ret_number);
+	return e < 0 ? e : 0;
+}
+
+/* --- what the naming child sent --- */
+
+struct naming_run {
+	struct dc_resolver *r;
+	uint32_t base; /* names there were before this child */
+	uint32_t count; /* of this child */
+	uint32_t map; /* it is or was at; ~0: none */
+};
+
+static const struct dc_frame *frame_of(const struct dc_resolver *r, uint32_t number)
+{
+	return dc_intern_get(&r->frames, number, NULL);
+}
+
+/* Texts end, offsets and numbers lead somewhere, and outer names come before: so there are no circles. */
+static int judge_names(const struct naming_run *run, const uint8_t *payload, size_t bytes)
+{
+	struct dc_names_block head;
+
+	if (bytes < sizeof head || bytes > DC_BLOCK_PLAIN_MAX)
+		return -EBADMSG;
+	memcpy(&head, payload, sizeof head);
+	const size_t entries = (size_t)head.count * sizeof(struct dc_name);
+	const uint8_t *texts = payload + sizeof head + entries;
+	if (head.first != run->count + 1 || head.strings_bytes == 0 || bytes != sizeof head + entries + head.strings_bytes ||
+	    texts[0] || texts[head.strings_bytes - 1])
+		return -EBADMSG;
+	for (uint32_t i = 0; i < head.count; i++) {
+		struct dc_name n;
+
+		memcpy(&n, payload + sizeof head + i * sizeof n, sizeof n);
+		if (n.function >= head.strings_bytes || n.file >= head.strings_bytes || n.outer >= head.first + i)
+			return -EBADMSG;
+	}
+	return 0;
+}
+
+static int keep_names(struct naming_run *run, const uint8_t *payload, size_t bytes)
+{
+	struct dc_resolver *r = run->r;
+	const uint32_t shift = r->name_first - 1 + run->base;
+	struct dc_names_block head;
+	uint8_t *copy = malloc(bytes);
+	struct dc_resolved_names *more = realloc(r->names, (r->names_count + 1) * sizeof *more);
+
+	r->names = more ? more : r->names;
+	if (!copy || !more) {
+		free(copy);
+		return -ENOMEM;
+	}
+	memcpy(copy, payload, bytes);
+	memcpy(&head, copy, sizeof head);
+	head.first += shift;
+	memcpy(copy, &head, sizeof head);
+	struct dc_name *names = (void *)(copy + sizeof head);
+	for (uint32_t i = 0; i < head.count; i++)
+		names[i].outer += names[i].outer ? shift : 0;
+	r->names[r->names_count++] = (struct dc_resolved_names){copy, bytes};
+	r->name_bytes += bytes;
+	run->count += head.count;
+	r->name_count += head.count;
+	return 0;
+}
+
+static int take_names(struct naming_run *run, const uint8_t *payload, size_t bytes)
+{
+	int e = judge_names(run, payload, bytes);
+
+	if (e == 0 && run->r->name_bytes + bytes > TABLE_BYTES)
+		e = -E2BIG;
+	return e < 0 ? e : keep_names(run, payload, bytes);
+}
+
+static int take_begin(struct naming_run *run, const uint8_t *payload, size_t bytes)
+{
+	struct dc_message_module m;
+
+	if (bytes != sizeof m)
+		return -EBADMSG;
+	memcpy(&m, payload, sizeof m);
+	if (m.map >= run->r->map_count)
+		return -EBADMSG;
+	run->map = m.map;
+	run->r->tried[m.map] = 1;
+	return 0;
+}
+
+/* Return: names[number], counted as they are written. */
+static const struct dc_name *name_at(const struct dc_resolver *r, uint32_t number, const char **ret_texts)
+{
+	for (uint32_t i = r->names_count; i--;) {
+		const struct dc_names_block *head = (const void *)r->names[i].payload;
+		const struct dc_name *names = (const void *)(head + 1);
+
+		if (number >= head->first) {
+			*ret_texts = (const char *)(names + head->count);
+			return names + (number - head->first);
+		}
+	}
+	return NULL;
+}
+
+static unsigned chain_of(const struct dc_resolver *r, uint32_t number, struct dc_symbol *ret_chain)
+{
+	unsigned count = 0;
+	const char *texts;
+
+	while (number && count < DC_SYMBOLS_CHAIN_MAX) {
+		const struct dc_name *n = name_at(r, number, &texts);
+
+		ret_chain[count++] = (struct dc_symbol){texts + n->function, texts + n->file, n->line, n->start};
+		number = n->outer;
+	}
+	return count;
+}
+
+/* New answers into the cache. What does not work costs the next capture time, nothing else. */
+static void keep_answers(struct dc_resolver *r, const struct dc_message_module *m, const struct dc_message_name *answers,
+			 size_t count)
+{
+	const struct dc_map_entry *e = &r->maps[m->map];
+	CLEANUP(dc_cache) struct dc_cache *cache = NULL;
+	struct dc_symbol chain[DC_SYMBOLS_CHAIN_MAX];
+	bool news = false;
+
+	for (size_t i = 0; i < count; i++)
+		news |= !answers[i].cached;
+	/* Addresses of the kernel are another boot's tomorrow. */
+	if (!news || r->options.cache_fd <= 0 || !e->build_id_bytes || (e->flags & DC_MAP_KERNEL) ||
+	    dc_cache_load(r->options.cache_fd, e->build_id, e->build_id_bytes, &cache) < 0)
+		return;
+	dc_cache_require(cache, m->source);
+	for (size_t i = 0; i < count; i++) {
+		const struct dc_frame *f = frame_of(r, answers[i].frame);
+		const uint64_t vaddr = answers[i].offset - (f->flags & DC_FRAME_CALL ? 1 : 0);
+
+		if (!answers[i].cached &&
+		    dc_cache_add(cache, vaddr, chain, chain_of(r, r->name_of[answers[i].frame], chain)) < 0)
+			break;
+	}
+	dc_cache_store(cache, r->options.cache_fd, r->options.cache_bytes);
+}
+
+static int take_answers(struct naming_run *run, const uint8_t *payload, size_t bytes)
+{
+	struct dc_resolver *r = run->r;
+	const struct dc_message_name *a = (const void *)(payload + sizeof(struct dc_message_module));
+	const size_t count = bytes < sizeof(struct dc_message_module) ? 0 : (bytes - sizeof(struct dc_message_module)) / sizeof *a;
+	struct dc_message_module m;
+
+	if (bytes != sizeof m + count * sizeof *a)
+		return -EBADMSG;
+	memcpy(&m, payload, sizeof m);
+	if (m.map >= r->map_count || m.source > DC_SYMBOLS_DWARF)
+		return -EBADMSG;
+	for (size_t i = 0; i < count; i++) {
+		const struct dc_frame *f;
+
+		if (a[i].frame == 0 || a[i].frame > r->frames.count || a[i].name > run->count)
+			return -EBADMSG;
+		f = frame_of(r, a[i].frame);
+		if (f->map >= r->map_count || r->canon[f->map] != m.map)
+			return -EBADMSG;
+		r->name_of[a[i].frame] = a[i].name ? r->name_first - 1 + run->base + a[i].name : 0;
+		if (f->flags & DC_FRAME_FILE)
+			r->offset_of[a[i].frame] = a[i].offset, r->placed[a[i].frame] = 1;
+	}
+	keep_answers(r, &m, a, count);
+	return 0;
+}
+
+static int take_naming(struct naming_run *run, struct output *o)
+{
+	struct dc_message head;
+	const uint8_t *payload;
+	int r = 0;
+
+	while (r == 0 && dc_message_next(o->bytes, o->size, &o->at, &head, &payload)) {
+		if (head.type == DC_MESSAGE_BEGIN)
+			r = take_begin(run, payload, head.bytes);
+		else if (head.type == DC_MESSAGE_NAMES)
+			r = take_names(run, payload, head.bytes);
+		else if (head.type == DC_MESSAGE_NAMED)
+			r = take_answers(run, payload, head.bytes);
+	}
+	return r;
+}
+
+/* Frames of modules that no child has looked into. */
+static uint32_t list_unnamed(const struct dc_resolver *r, uint32_t *numbers)
+{
+	uint32_t count = 0;
+
+	for (uint32_t n = 1; n <= r->frames.count; n++) {
+		const struct dc_frame *f = frame_of(r, n);
+
+		if (f->map < r->map_count && !r->tried[r->canon[f->map]] &&
+		    !(r->options.no_kernel && (r->maps[f->map].flags & DC_MAP_KERNEL)))
+			numbers[count++] = n;
+	}
+	return count;
+}
+
+/* Return: 1: there may be more to name. */
+static int name_once(struct dc_resolver *r, uint32_t *numbers, uint32_t count)
+{
+	CLEANUP(output) struct output o = {0};
+	const int64_t before = dc_resolve_now_ns(), end = r->start_ns + r->options.time_ns;
+	struct dc_name_job job = {.resolver = r, .frames = numbers, .count = count, .deadline_ns = before + (end - before) / 10 * 9};
+	struct naming_run run = {.r = r, .base = r->name_count, .map = UINT32_MAX};
+	int error, signal, failed = run_child(r, "naming", end, dc_resolve_name_work, &job, &o, &error, &signal), e;
+
+	if (failed < 0)
+		return failed;
+	e = take_naming(&run, &o);
+	if (failed)
+		complain(r, "naming: %s%s%s", error_text(error, signal), run.map == UINT32_MAX ? "" : " at ",
+			 run.map == UINT32_MAX ? "" : r->paths[run.map]);
+	if (e == -EBADMSG || e == -E2BIG)
+		complain(r, e == -E2BIG ? "naming: more names than a capture takes" : "naming: the answer makes no sense");
+	if (e == -ENOMEM)
+		return e;
+	return failed && e == 0 && error != -ETIMEDOUT && run.map != UINT32_MAX;
+}
+
+int dc_resolver_name(struct dc_resolver *r, uint32_t first)
+{
+	const size_t room = (size_t)r->frames.count + 1;
+	const int64_t before = dc_resolve_now_ns();
+	CLEANUP(free) uint32_t *numbers = calloc(room, sizeof *numbers);
+	int e = 1;
+
+	r->name_first = first;
+	r->name_of = calloc(room, sizeof *r->name_of);
+	r->offset_of = calloc(room, sizeof *r->offset_of);
+	r->placed = calloc(room, 1);
+	if (!numbers || !r->name_of || !r->offset_of || !r->placed)
+		return -ENOMEM;
+	for (unsigned i = 0; i < NAME_TRIES && e == 1; i++) {
+		uint32_t count = list_unnamed(r, numbers);
+
+		e = count ? name_once(r, numbers, count) : 0;
+	}
+	r->name_ns += dc_resolve_now_ns() - before;
+	return e < 0 ? e : 0;
+}
+
+/* --- what came of it --- */
+
+struct dc_frame dc_resolver_frame_at(const struct dc_resolver *r, uint32_t number)
+{
+	struct dc_frame f = *frame_of(r, number);
+
+	if (r->name_of)
+		f.name = r->name_of[number];
+	if (r->placed && r->placed[number]) {
+		f.offset = r->offset_of[number];
+		f.flags &= ~DC_FRAME_FILE;
+	}
+	return f;
+}
+
+struct emitting {
+	int (*each)(void *arg, uint16_t type, const void *payload, size_t bytes);
+	void *arg;
+	uint16_t type;
+	uint8_t *payload;
+	size_t used;
+	struct dc_stacks_block head; /* that of frames is the same */
+};
+
+static int emit(struct emitting *e)
+{
+	int r = 0;
+
+	if (e->head.count) {
+		memcpy(e->payload, &e->head, sizeof e->head);
+		r = e->each(e->arg, e->type, e->payload, e->used);
+	}
+	e->head.first += e->head.count;
+	e->head.count = 0;
+	e->used = sizeof e->head;
+	return r;
+}
+
+static int put(struct emitting *e, const void *item, size_t bytes, const void *more, size_t more_bytes)
+{
+	memcpy(e->payload + e->used, item, bytes);
+	memcpy(e->payload + e->used + bytes, more, more_bytes);
+	e->used += bytes + more_bytes;
+	e->head.count++;
+	return e->used >= PAYLOAD_BYTES ? emit(e) : 0;
+}
+
+static int emit_stacks(const struct dc_resolver *r, struct emitting *e)
+{
+	int result = 0;
+
+	for (uint32_t n = 1; n <= r->stacks.count && result == 0; n++) {
+		uint32_t size;
+		const void *numbers = dc_intern_get(&r->stacks, n, &size);
+
+		result = put(e, &(uint32_t){size / 4}, 4, numbers, size);
+	}
+	return result < 0 ? result : emit(e);
+}
+
+static int emit_frames(const struct dc_resolver *r, struct emitting *e)
+{
+	int result = 0;
+
+	for (uint32_t n = 1; n <= r->frames.count && result == 0; n++) {
+		const struct dc_frame f = dc_resolver_frame_at(r, n);
+
+		result = put(e, &f, sizeof f, "", 0);
+	}
+	return result < 0 ? result : emit(e);
+}
+
+int dc_resolver_blocks(const struct dc_resolver *r, uint32_t types,
+		       int (*each)(void *arg, uint16_t type, const void *payload, size_t bytes), void *arg)
+{
+	CLEANUP(free) uint8_t *payload = malloc(PAYLOAD_BYTES + 4 + 4 * DC_STACKS_DEPTH_MAX + sizeof(struct dc_frame));
+	struct emitting e = {.each = each, .arg = arg, .payload = payload, .used = sizeof e.head};
+	int result = payload ? 0 : -ENOMEM;
+
+	if (result == 0 && (types & 1u << DC_BLOCK_STACKS)) {
+		e.type = DC_BLOCK_STACKS;
+		e.head.first = 1;
+		result = emit_stacks(r, &e);
+	}
+	if (result == 0 && (types & 1u << DC_BLOCK_FRAMES)) {
+		e.type = DC_BLOCK_FRAMES;
+		e.head.first = 1;
+		result = emit_frames(r, &e);
+	}
+	for (uint32_t i = 0; result == 0 && (types & 1u << DC_BLOCK_NAMES) && i < r->names_count; i++)
+		result = each(arg, DC_BLOCK_NAMES, r->names[i].payload, r->names[i].bytes);
+	return result;
+}
+
+static uint32_t used_by_most(const struct dc_resolver *r)
+{
+	uint64_t all = 0, sum = 0;
+	uint32_t step = 0;
+
+	for (uint32_t i = 0; i < DC_USED_STEPS; i++)
+		all += r->used[i];
+	if (!all)
+		return 0;
+	for (; step < DC_USED_STEPS - 1; step++) {
+		sum += r->used[step];
+		if (100 * sum >= 99 * all)
+			break;
+	}
+	return step ? step * DC_USED_STEP : DC_USED_STEP;
+}
+
+void dc_resolver_totals(const struct dc_resolver *r, struct dc_resolve_totals *ret_totals)
+{
+	*ret_totals = (struct dc_resolve_totals){.samples = r->samples,
+						 .unwound = r->unwound,
+						 .to_root = r->to_root,
+						 .stack_count = r->stacks.count,
+						 .frame_count = r->frames.count,
+						 .stack_used = used_by_most(r),
+						 .unwind_ns = r->unwind_ns,
+						 .name_ns = r->name_ns};
+	for (uint32_t n = 1; r->name_of && n <= r->frames.count; n++)
+		ret_totals->named += r->name_of[n] != 0;
+}
+
+const char *dc_resolver_why(const struct dc_resolver *r)
+{
+	return r->why;
+}
