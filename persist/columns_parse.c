@@ -153,7 +153,10 @@ static bool take_stack(const struct dc_record_parser *p, struct input *in, struc
 	uint64_t frames;
 
 	r->regular = false;
-	return take_site(p, in, r, &schema) && take_number(in, 1, &frames) && skip(in, 8 * frames);
+	if (!take_site(p, in, r, &schema) || !take_number(in, 1, &frames))
+		return false;
+	r->stack_count = (uint8_t)frames;
+	return skip(in, 8 * frames);
 }
 
 static bool take_flow(struct input *in, struct dc_record *r)

@@ -27,6 +27,7 @@ struct dc_record {
 	uint8_t arg_count;
 	uint8_t number_count;
 	uint8_t text_count;
+	uint8_t stack_count; /* STACK: so many addresses of 8 bytes end the record */
 	uint8_t forms[DC_ARG_MAX]; /* DC_COLUMN_* */
 	uint16_t site; /* of END: of the span it closes, 0: not known */
 	uint64_t numbers[1 + DC_ARG_MAX]; /* delta, then arguments; a text's is its length */

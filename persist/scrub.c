@@ -21,7 +21,6 @@
 #include "persist/columns.h"
 #include "persist/writer.h"
 
-#define SETTLE_LEVEL 3
 #define CHUNKS_PER_BLOCK 24u /* of 32 KiB at most, so that any fit one payload */
 
 DC_DEFINE_CLEANUP(dc_capture, struct dc_capture *, dc_capture_close)
@@ -253,6 +252,6 @@ int dc_scrub(int dir_fd, const char *name, const char *const *keys, unsigned cou
 	if (r != 0)
 		return r;
 	if (dc_capture_settled(c)) /* scrubbed it is; should settling fail, it stays raw */
-		dc_settle(dir_fd, name, SETTLE_LEVEL);
+		dc_settle(dir_fd, name, NULL, NULL);
 	return 0;
 }

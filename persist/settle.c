@@ -7,6 +7,8 @@
  *   FILE                      the same capture_id and created_ns, settled = 1
  *   INCIDENT PROCESS LOSS     the same bytes, also of block types this version does not know
  *   TABLES                    those that count, compressed
+ *   MAPS                      the same, compressed
+ *   SAMPLES                   in the order of time, unwound; and STACKS FRAMES NAMES (settle_samples.h)
  *   CHUNKS                    COLUMNS: the chunks of a process in the order of their start, about 1 MiB a block
  *   INDEX END                 made anew; END says how many faults the raw file had
  *
@@ -29,9 +31,11 @@
 #include "persist/capture_inside.h"
 #include "persist/columns.h"
 #include "persist/columns_parse.h"
+#include "persist/settle_samples.h"
 
 DC_DEFINE_CLEANUP(dc_capture, struct dc_capture *, dc_capture_close)
 
+#define ADDRESSES_MAX (1u << 18) /* of DC_STACK() events, to be named */
 #define GROUP_BYTES (1u << 20) /* chunk bytes of one COLUMNS block */
 
 /* A chunk's place in the new order. */
@@ -43,6 +47,8 @@ struct place {
 struct settler {
 	struct dc_capture *c;
 	struct dc_writer *w;
+	const struct dc_settle_options *options;
+	struct dc_settle_result *result;
 	struct place *places;
 	struct dc_index_entry *index;
 	uint32_t index_count;
@@ -52,6 +58,7 @@ struct settler {
 	uint8_t *tables;
 	const struct dc_ring_site *sites;
 	uint32_t site_count;
+	struct dc_intern addresses; /* of its DC_STACK() events */
 };
 
 #define PAYLOAD_ROOM (GROUP_BYTES + (1u << 19)) /* chunks, and 24 bytes for each of them */
@@ -64,6 +71,7 @@ static void settler_cleanup(struct settler *s)
 	free(s->payload);
 	free(s->joined);
 	free(s->tables);
+	dc_intern_fini(&s->addresses);
 }
 
 /* --- order --- */
@@ -179,8 +187,18 @@ static int fill_payload(struct settler *s, const struct group *g, size_t *ret_by
 	return 0;
 }
 
-/* First and last time in a chunk, as far as it parses. */
-static void widen(const struct settler *s, const uint8_t *chunk, size_t bytes, struct dc_index_entry *e)
+/* Addresses of a STACK record, which are its last @count * 8 bytes. Beyond the bound they stay addresses. */
+static void note_stack(struct settler *s, const uint8_t *end, unsigned count)
+{
+	uint32_t number;
+
+	for (const uint8_t *at = end - 8 * (size_t)count; at < end && s->addresses.count < ADDRESSES_MAX; at += 8)
+		if (dc_intern_put(&s->addresses, at, 8, &number) < 0)
+			return;
+}
+
+/* First and last time in a chunk, and the stacks in it, as far as it parses. */
+static void widen(struct settler *s, const uint8_t *chunk, size_t bytes, struct dc_index_entry *e)
 {
 	struct dc_record_parser p = {.sites = s->sites, .site_count = s->site_count};
 	struct dc_chunk_header h;
@@ -196,6 +214,8 @@ static void widen(const struct settler *s, const uint8_t *chunk, size_t bytes, s
 		n = dc_record_parse(&p, chunk + at, bytes - at, &r);
 		if (!n)
 			return;
+		if (r.kind == DC_KIND_STACK)
+			note_stack(s, chunk + at + n, r.stack_count);
 		if (r.kind == DC_KIND_TIME)
 			memcpy(&units, chunk + at + 1, sizeof units);
 		else if (r.kind < DC_KIND_TIME)
@@ -257,19 +277,33 @@ static int copy_block(struct settler *s, const struct dc_block_ref *b)
 
 	if (r < 0)
 		return r == -EBADMSG ? 0 : r; /* a fault of the raw file, noted when it was opened */
+	if (b->type >= DC_BLOCK_MAPS && b->type <= DC_BLOCK_NAMES)
+		return dc_writer_block_zstd(s->w, b->type, b->process, payload, b->plain_bytes);
 	return dc_writer_block(s->w, b->type, b->process, payload, b->plain_bytes);
+}
+
+/*
+ * Samples are resolved but where somebody did so before (a settled capture that was scrubbed is raw again), or where
+ * nothing says what code lay where.
+ */
+static bool resolves(const struct settler *s, uint32_t process)
+{
+	return !s->options->keep_stacks && process != DC_PROCESS_NONE && dc_capture_has(s->c, process, DC_BLOCK_MAPS) &&
+	       !dc_capture_has(s->c, process, DC_BLOCK_STACKS) && !dc_capture_has(s->c, process, DC_BLOCK_FRAMES);
 }
 
 /* Blocks of @process that are neither made anew nor chunks; before the chunks, or LOSS behind them. */
 static int copy_blocks(struct settler *s, uint32_t process, bool losses)
 {
+	const bool samples_made = resolves(s, process);
 	int r = 0;
 
 	for (uint32_t i = 0; i < s->c->block_count && r == 0; i++) {
 		const struct dc_block_ref *b = &s->c->blocks[i];
 		bool made = b->type == DC_BLOCK_FILE || b->type == DC_BLOCK_TABLES ||
 			    b->type == DC_BLOCK_CHUNKS || b->type == DC_BLOCK_COLUMNS ||
-			    b->type == DC_BLOCK_INDEX || b->type == DC_BLOCK_END;
+			    b->type == DC_BLOCK_INDEX || b->type == DC_BLOCK_END ||
+			    (b->type == DC_BLOCK_SAMPLES && samples_made);
 
 		if (!made && b->process == process && (b->type == DC_BLOCK_LOSS) == losses)
 			r = copy_block(s, b);
@@ -310,12 +344,15 @@ static int settle_process(struct settler *s, uint32_t process, uint32_t *place)
 
 	if (r == 0)
 		r = copy_tables(s, process);
+	dc_intern_fini(&s->addresses);
 	while (r == 0 && *place < s->c->chunk_count && chunk_at(s, *place)->process == process) {
 		struct group g = next_group(s, *place);
 
 		r = write_group(s, &g);
 		*place += g.count;
 	}
+	if (r == 0 && resolves(s, process))
+		r = dc_settle_samples(s->c, process, s->w, &s->options->resolve, &s->addresses, s->result);
 	return r < 0 ? r : copy_blocks(s, process, true);
 }
 
@@ -412,8 +449,10 @@ static int open_raw(int dir_fd, const char *name, struct dc_capture **ret_captur
 	return dc_capture_open(path, ret_capture, why);
 }
 
-int dc_settle(int dir_fd, const char *name, int zstd_level)
+int dc_settle(int dir_fd, const char *name, const struct dc_settle_options *options, struct dc_settle_result *ret_result)
 {
+	static const struct dc_settle_options defaults;
+	struct dc_settle_result result = {0};
 	CLEANUP(dc_capture) struct dc_capture *c = NULL;
 	CLEANUP(settler) struct settler s = {0};
 	struct dc_file_block file;
@@ -424,6 +463,8 @@ int dc_settle(int dir_fd, const char *name, int zstd_level)
 	if (c->settled)
 		return 1;
 	s.c = c;
+	s.options = options ? options : &defaults;
+	s.result = &result;
 	r = read_file_block(c, &file);
 	if (r == 0)
 		r = prepare(&s);
@@ -431,12 +472,16 @@ int dc_settle(int dir_fd, const char *name, int zstd_level)
 		r = dc_writer_open_as(dir_fd, name, DC_WRITER_SETTLED, 2, &file, &s.w);
 	if (r < 0)
 		return r;
-	dc_writer_level(s.w, zstd_level);
+	dc_writer_level(s.w, s.options->zstd_level ? s.options->zstd_level : 3);
 	r = keep_owner(&s);
 	if (r == 0)
 		r = write_all(&s);
 	dc_writer_faults(s.w, c->fault_count + c->faults_more);
 	if (r == 0)
 		r = still_there(&s, dir_fd, name);
-	return r < 0 ? r : dc_writer_close(TAKE(s.w), true);
+	if (r == 0)
+		r = dc_writer_close(TAKE(s.w), true);
+	if (r == 0 && ret_result)
+		*ret_result = result;
+	return r;
 }

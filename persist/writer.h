@@ -18,6 +18,7 @@
 
 #include "persist/format.h"
 #include "persist/incident.h"
+#include "persist/stacks/resolve.h"
 
 struct dc_writer;
 
@@ -93,14 +94,34 @@ uint64_t dc_writer_written(const struct dc_writer *w);
  */
 int dc_writer_close(struct dc_writer *w, bool keep);
 
+/* How to settle; NULL for the defaults: level 3, stacks resolved with files by their paths. */
+struct dc_settle_options {
+	int zstd_level; /* 0: 3 */
+	bool keep_stacks; /* samples stay as they were taken: nothing is unwound, nothing named */
+	struct dc_resolve_options resolve; /* persist/stacks/resolve.h */
+};
+
+/* Of all processes of the capture. */
+struct dc_settle_result {
+	uint64_t samples; /* that could have been unwound */
+	uint64_t unwound;
+	uint64_t to_root; /* of these, unwound to the outermost frame */
+	uint64_t frames;
+	uint64_t named;
+	uint32_t stack_used; /* the most bytes of a stack copy that 99 % of the samples of a process needed; 0: none was unwound */
+	char why[160]; /* the first thing that did not work with the stacks; empty: all did */
+};
+
 /*
  * dc_settle() - raw capture → settled one, renamed over it
- * Lossless: the chunks of the settled file are byte for byte those of the raw one; of a damaged raw file, those that are
- * whole, and the END block says that there were faults. Takes about 40 MiB. On any error the raw file stays.
- * @dir_fd: an open directory, not AT_FDCWD.
+ * Lossless but for stacks: the chunks of the settled file are byte for byte those of the raw one; of a damaged raw file,
+ * those that are whole, and the END block says that there were faults. Samples that could be unwound carry their stack's
+ * number instead of addresses, registers and copied bytes; those that could not stay as they were. Takes about 40 MiB, with
+ * many samples up to 150. On any error the raw file stays.
+ * @dir_fd: an open directory, not AT_FDCWD. @ret_result: may be NULL.
  *
  * Return: 0, 1 if it was settled already, -ENODATA: not a capture, or its first block is lost; -EBADMSG: chunks without
- * tables; -EFBIG: more chunks than a reader takes; -EEXIST: somebody is settling it; -ENOENT, -ESTALE: removed or
- * replaced meanwhile; or another -errno.
+ * tables; -EFBIG: more chunks or samples than a reader takes; -EEXIST: somebody is settling it; -ENOENT, -ESTALE: removed
+ * or replaced meanwhile; or another -errno.
  */
-int dc_settle(int dir_fd, const char *name, int zstd_level);
+int dc_settle(int dir_fd, const char *name, const struct dc_settle_options *options, struct dc_settle_result *ret_result);

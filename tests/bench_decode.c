@@ -143,7 +143,7 @@ static void make_captures(struct shape *s, const char *dir, struct ring_maker *r
 					  .ring_count = 1,
 					  .chunks_per_block = CHUNKS_PER_BLOCK};
 		must(capture_maker_write(&m) == 0, "a raw capture could not be written");
-		must(!settled || dc_settle(fd, name, 3) == 0, "a capture could not be settled");
+		must(!settled || dc_settle(fd, name, NULL, NULL) == 0, "a capture could not be settled");
 		snprintf(settled ? s->settled : s->raw, sizeof s->raw, "%s/%s", dir, name);
 	}
 	close(fd);

@@ -53,7 +53,7 @@ static void measure(struct bench_report *r, unsigned i, char *dir, int dir_fd)
 	ring_maker_free(ring);
 	raw = file_bytes(dir_fd);
 	start = bench_now_ns();
-	if (dc_settle(dir_fd, "x.dcap", 3) != 0)
+	if (dc_settle(dir_fd, "x.dcap", NULL, NULL) != 0)
 		abort();
 	figure(r, mixes[i].key, "settle_ns", (bench_now_ns() - start) / events, "ns", "to settle, per event");
 	figure(r, mixes[i].key, "raw_bytes_per_event", raw / events, "B", "raw capture");

@@ -230,7 +230,7 @@ static int write_capture(void)
 
 static int settle(void)
 {
-	return dc_settle(dir_fd, NAME, 1);
+	return dc_settle(dir_fd, NAME, &(struct dc_settle_options){.zstd_level = 1}, NULL);
 }
 
 static int run(int (*scenario)(void), enum way way, int error, unsigned which)

@@ -698,7 +698,7 @@ static void test_flip_settled(void **state)
 	unlink(path);
 	assert_int_equal(capture_maker_write(&maker), 0);
 	int fd = open(dir, O_RDONLY | O_DIRECTORY);
-	assert_int_equal(dc_settle(fd, "x.dcap", 3), 0);
+	assert_int_equal(dc_settle(fd, "x.dcap", NULL, NULL), 0);
 	close(fd);
 	struct dc_capture *c = open_capture();
 	read_all(c, &(struct dc_cut){.everything = true}, &all);

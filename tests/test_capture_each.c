@@ -47,7 +47,7 @@ static int set_up(void **state)
 		.dir = dir, .name = SETTLED, .rings = &ring, .ring_count = 1, .chunks_per_block = 100};
 	int r = dir_fd < 0 ? -1 : capture_maker_write(&m);
 	ring_maker_free(ring);
-	return r == 0 ? dc_settle(dir_fd, SETTLED, 1) : r;
+	return r == 0 ? dc_settle(dir_fd, SETTLED, &(struct dc_settle_options){.zstd_level = 1}, NULL) : r;
 }
 
 static int tear_down(void **state)

@@ -125,7 +125,7 @@ static void test_settled_holds_the_same(void **state)
 	(void)state;
 	make_raw(RAW);
 	make_raw(NAME);
-	assert_int_equal(dc_settle(dir_fd, NAME, 3), 0);
+	assert_int_equal(dc_settle(dir_fd, NAME, NULL, NULL), 0);
 	raw = open_capture(RAW);
 	settled = open_capture(NAME);
 	assert_true(dc_capture_settled(settled) && dc_capture_complete(settled));
@@ -157,9 +157,9 @@ static void test_settling_twice_is_no_error(void **state)
 
 	(void)state;
 	make_raw(NAME);
-	assert_int_equal(dc_settle(dir_fd, NAME, 3), 0);
+	assert_int_equal(dc_settle(dir_fd, NAME, NULL, NULL), 0);
 	before = read_file(NAME, &before_bytes);
-	assert_int_equal(dc_settle(dir_fd, NAME, 3), 1);
+	assert_int_equal(dc_settle(dir_fd, NAME, NULL, NULL), 1);
 	after = read_file(NAME, &after_bytes);
 	assert_int_equal(before_bytes, after_bytes);
 	assert_memory_equal(before, after, before_bytes);
@@ -189,7 +189,7 @@ static void test_identity_and_owner_survive(void **state)
 	if (geteuid() == 0)
 		assert_int_equal(fchownat(dir_fd, NAME, 1234, 1235, 0), 0);
 	raw = file_block(NAME);
-	assert_int_equal(dc_settle(dir_fd, NAME, 3), 0);
+	assert_int_equal(dc_settle(dir_fd, NAME, NULL, NULL), 0);
 	settled = file_block(NAME);
 	assert_int_equal(raw.settled, 0);
 	assert_int_equal(settled.settled, 1);
@@ -244,7 +244,7 @@ static void test_index_is_true(void **state)
 
 	(void)state;
 	make_raw(NAME);
-	assert_int_equal(dc_settle(dir_fd, NAME, 3), 0);
+	assert_int_equal(dc_settle(dir_fd, NAME, NULL, NULL), 0);
 	c = open_capture(NAME);
 	for (uint32_t i = 0; i < c->block_count; i++) {
 		if (c->blocks[i].type != DC_BLOCK_INDEX)
@@ -304,7 +304,7 @@ static void test_damaged_capture_settles_what_is_whole(void **state)
 	file[payload_of(file, bytes, DC_BLOCK_CHUNKS, 1) + 1000] ^= 1;
 	write_file(RAW, file, bytes);
 	write_file(NAME, file, bytes);
-	assert_int_equal(dc_settle(dir_fd, NAME, 3), 0);
+	assert_int_equal(dc_settle(dir_fd, NAME, NULL, NULL), 0);
 	raw = open_capture(RAW);
 	settled = open_capture(NAME);
 	same_chunks(raw, settled);
@@ -332,7 +332,7 @@ static void test_cut_capture_settles_or_stays(void **state)
 
 		write_file(RAW, file, cut);
 		write_file(NAME, file, cut);
-		r = dc_settle(dir_fd, NAME, 1);
+		r = dc_settle(dir_fd, NAME, &(struct dc_settle_options){.zstd_level = 1}, NULL);
 		if (r < 0) {
 			after = read_file(NAME, &after_bytes);
 			assert_int_equal(after_bytes, cut);
@@ -365,7 +365,7 @@ static void test_chunks_without_tables_stay_raw(void **state)
 	for (unsigned i = 0; i < 4; i++)
 		file[payload_of(file, bytes, DC_BLOCK_TABLES, i) + 100] ^= 1;
 	write_file(NAME, file, bytes);
-	assert_int_equal(dc_settle(dir_fd, NAME, 3), -EBADMSG);
+	assert_int_equal(dc_settle(dir_fd, NAME, NULL, NULL), -EBADMSG);
 	after = read_file(NAME, &after_bytes);
 	assert_int_equal(after_bytes, bytes);
 	assert_memory_equal(after, file, bytes);
@@ -378,15 +378,15 @@ static void test_what_is_no_capture_is_refused(void **state)
 {
 	/* Nothing there, an empty file, a text, a link to a capture: an error, and it stays. */
 	(void)state;
-	assert_int_equal(dc_settle(dir_fd, "absent.dcap", 3), -ENOENT);
+	assert_int_equal(dc_settle(dir_fd, "absent.dcap", NULL, NULL), -ENOENT);
 	write_file(NAME, "", 0);
-	assert_int_equal(dc_settle(dir_fd, NAME, 3), -ENODATA);
+	assert_int_equal(dc_settle(dir_fd, NAME, NULL, NULL), -ENODATA);
 	write_file(NAME, "hello, this is no capture", 25);
-	assert_int_equal(dc_settle(dir_fd, NAME, 3), -ENODATA);
+	assert_int_equal(dc_settle(dir_fd, NAME, NULL, NULL), -ENODATA);
 	assert_int_equal(faccessat(dir_fd, NAME, F_OK, 0), 0);
 	make_raw(RAW);
 	assert_int_equal(symlinkat(RAW, dir_fd, "link.dcap"), 0);
-	assert_int_equal(dc_settle(dir_fd, "link.dcap", 3), -ESTALE);
+	assert_int_equal(dc_settle(dir_fd, "link.dcap", NULL, NULL), -ESTALE);
 	assert_int_equal(faccessat(dir_fd, "link.dcap.part", F_OK, 0), -1);
 }
 

@@ -240,7 +240,7 @@ static int step_capture(struct selftest *t)
 static int step_settle(struct selftest *t)
 {
 	CLEANUP(close_fd) int fd = open(t->captures, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int r = fd < 0 ? -errno : dc_settle(fd, CAPTURE_NAME, 3);
+	int r = fd < 0 ? -errno : dc_settle(fd, CAPTURE_NAME, NULL, NULL);
 
 	if (r == 0)
 		checks_add(&t->checks, "settle", CHECK_OK, NULL, NULL, "done");

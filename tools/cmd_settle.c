@@ -73,7 +73,8 @@ static uint64_t size_of(int dir_fd, const char *name)
 static void settle_one(struct settling *s, int dir_fd, const char *name, const char *path)
 {
 	uint64_t before = size_of(dir_fd, name);
-	int r = dc_settle(dir_fd, name, (int)s->options->level);
+	const struct dc_settle_options options = {.zstd_level = (int)s->options->level};
+	int r = dc_settle(dir_fd, name, &options, NULL);
 
 	s->total++;
 	if (r >= 0) {

@@ -69,7 +69,8 @@ static uint64_t size_of(int dir_fd, const char *name)
 static void settle(struct dc_settler *s, int dir_fd, const struct work *w)
 {
 	const uint64_t before = size_of(dir_fd, w->name);
-	int r = dc_settle(dir_fd, w->name, s->config.zstd_level);
+	const struct dc_settle_options options = {.zstd_level = s->config.zstd_level};
+	int r = dc_settle(dir_fd, w->name, &options, NULL);
 
 	if (r == 0)
 		report(s, "capture '%s/%s': settled, %s instead of %s", w->dir, w->name,
