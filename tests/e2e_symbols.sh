@@ -97,6 +97,17 @@ same "a plain copy of that name" bare plain
 g++ -g -O2 "$source/shop.cpp" -Wl,--build-id=0x0123456789abcdef -o other
 objcopy --only-keep-debug other "by-id/.build-id/${id:0:2}/${id:2}.debug"
 "$check" --debug-dir by-id --all bare 7 | grep 'shop::' >/dev/null && fail "debug info with another build-id was believed"
+# Without a build-id it is the checksum that tells.
+g++ -g -O2 "$source/shop.cpp" -Wl,--build-id=none -o nameless
+objcopy --only-keep-debug nameless nameless.debug
+mkdir sum
+strip -o stripped nameless
+objcopy --add-gnu-debuglink=nameless.debug stripped sum/nameless
+cp nameless.debug sum/
+cmp -s <("$check" --all nameless 7) <("$check" --all sum/nameless 7) || fail "debuglink by checksum: answers differ"
+printf x | dd of=sum/nameless.debug bs=1 seek="$(($(stat -c %s sum/nameless.debug) - 1))" conv=notrunc status=none
+"$check" --all sum/nameless 7 | grep 'shop::' >/dev/null && fail "debug info with another checksum was believed"
+echo "debuglink by checksum: the same answers"
 objcopy --compress-debug-sections=zlib shop shop-zlib
 same "compressed" shop-zlib
 if has dwz; then

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -137,6 +138,31 @@ static void test_overflow(void **state)
 	assert_int_equal(name_at(t, UINT64_MAX - 2), 1);
 }
 
+/* A hundred thousand symbols are laid out in less than a second, and each is found. */
+static void test_many(void **state)
+{
+	const unsigned count = 100000;
+	struct dc_table_symbol *symbols = calloc(count, sizeof *symbols);
+	struct timespec from, to;
+
+	(void)state;
+	assert_non_null(symbols);
+	for (unsigned i = 0; i < count; i++) {
+		unsigned place = (unsigned)((uint64_t)i * 48271 %
+					    count); /* all of them, in no order: 48271 is a prime */
+
+		symbols[i] = (struct dc_table_symbol){
+			.start = place * UINT64_C(64), .size = 48, .name = place + 1, .binding = GLOBAL};
+	}
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &from);
+	CLEANUP(dc_symbol_table) struct dc_symbol_table *t = table(symbols, count);
+	for (unsigned i = 0; i < count; i++)
+		assert_int_equal(name_at(t, i * UINT64_C(64) + 40), i + 1);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &to);
+	free(symbols);
+	assert_true(to.tv_sec - from.tv_sec < 1 || (to.tv_sec - from.tv_sec == 1 && to.tv_nsec < from.tv_nsec));
+}
+
 /* Of ranges that overlap in any way, the smallest rank counts at every address. */
 static void test_segments(void **state)
 {
@@ -187,7 +213,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sizes),          cmocka_unit_test(test_aliases),  cmocka_unit_test(test_labels),
 		cmocka_unit_test(test_against_search), cmocka_unit_test(test_overflow), cmocka_unit_test(test_segments),
-		cmocka_unit_test(test_empty),
+		cmocka_unit_test(test_empty),          cmocka_unit_test(test_many),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,6 +10,7 @@
 #include <lzma.h>
 
 #define BUILD_ID_MAX 64u
+#define CHECKSUM_BYTES_MAX (INT64_C(2) << 30) /* a larger file needs a build-id to be believed */
 
 struct wanted {
 	const struct dc_elf *program; /* itself does not count */
@@ -24,12 +25,12 @@ struct wanted {
 
 static bool checksum_fits(const struct dc_elf *e, uint32_t checksum)
 {
-	static uint8_t buffer[65536];
+	uint8_t buffer[16384];
 	uint32_t sum = 0;
 	off_t at = 0;
-	ssize_t n;
+	ssize_t n = -1;
 
-	while ((n = pread(dc_elf_fd(e), buffer, sizeof buffer, at)) > 0) {
+	while (at < CHECKSUM_BYTES_MAX && (n = pread(dc_elf_fd(e), buffer, sizeof buffer, at)) > 0) {
 		sum = lzma_crc32(buffer, (size_t)n, sum);
 		at += n;
 	}

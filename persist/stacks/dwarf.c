@@ -18,6 +18,7 @@
 #define DEPTH_MAX 256u
 #define DIES_MAX (16u << 20) /* of one unit */
 #define RANGES_MAX (4u << 20) /* of one unit; of all units together */
+#define RANGES_READ_MAX (64u << 20)
 #define ROWS_MAX (16u << 20) /* lines of one unit */
 
 #define TABLES_BYTES (64u << 20) /* of all units that are loaded, but for the one in use */
@@ -77,6 +78,7 @@ struct dc_dwarf {
 
 struct ranges {
 	struct dc_range *list;
+	size_t read; /* also those that do not count: many entries may share a long list of them */
 	size_t count;
 	size_t room;
 };
@@ -105,6 +107,8 @@ static int add_ranges(const struct dc_dwarf *d, Dwarf_Die *die, uint32_t owner, 
 	int added = 0, r;
 
 	for (ptrdiff_t at = 0; (at = dwarf_ranges(die, at, &base, &start, &end)) > 0;) {
+		if (all->read++ == RANGES_READ_MAX)
+			return -E2BIG;
 		if (start >= end || !dc_elf_executable(d->program, start))
 			continue;
 		r = add_range(all, &(struct dc_range){.start = start, .end = end, .rank = owner, .owner = owner});

@@ -11,6 +11,7 @@
 #include <gelf.h>
 
 #define SEGMENTS_MAX 32u
+#define SECTIONS_MAX (1u << 17)
 
 struct stretch {
 	uint64_t start;
@@ -36,10 +37,13 @@ struct dc_elf {
 static int check_header(struct dc_elf *e)
 {
 	GElf_Ehdr header;
+	size_t sections;
 
 	if (elf_kind(e->elf) != ELF_K_ELF || gelf_getclass(e->elf) != ELFCLASS64 || !gelf_getehdr(e->elf, &header))
 		return -ENOEXEC;
 	if (header.e_ident[EI_DATA] != (BYTE_ORDER == LITTLE_ENDIAN ? ELFDATA2LSB : ELFDATA2MSB))
+		return -ENOEXEC;
+	if (elf_getshdrnum(e->elf, &sections) < 0 || sections > SECTIONS_MAX)
 		return -ENOEXEC;
 	e->machine = header.e_machine;
 	return 0;
