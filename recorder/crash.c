@@ -13,9 +13,12 @@
  * memory, and records nothing.
  *
  * A handler needs a stack, and after an overflow there is none: every thread that records and has no alternate stack gets
- * one out of a sparse mapping, by its lane. Kept over fork, where the thread may get another lane, and with it that one's.
+ * one, by its lane. It is larger than we need: handlers of the app with SA_ONSTACK, which had the thread's own stack so far,
+ * run there too. Only what is used is memory, and a page that nobody may touch lies below. Kept over fork, where the thread
+ * may get another lane, and with it that one's stack. A thread that exits while it stands on its alternate stack (musl
+ * cancels threads there) leaves its lane without one.
  */
-#include <fcntl.h>
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -29,7 +32,7 @@
 
 #define WAIT_NS UINT64_C(50000000)
 #define KEPT_NS INT64_C(1000000000) /* a crash that the process survived makes room for the next */
-#define STACK_HANDLER_BYTES 8192u
+#define STACK_ROOM_BYTES (64u << 10)
 #define SA_RESTORER_ 0x04000000u
 
 static const int fatal[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT };
@@ -41,8 +44,9 @@ struct action { /* the kernel's */
 	uint64_t mask;
 };
 
-static uint8_t *stacks; /* one a lane; NULL: none */
-static uint32_t stack_bytes;
+static bool watching; /* some signal is ours */
+static uint8_t *stacks[DC_LANE_MAX]; /* by lane; NULL: none yet */
+static uint64_t stacks_left[DC_LANE_MAX / 64]; /* bit: somebody may still stand on it, nobody gets it again */
 
 /* ---- what is noted ---- */
 
@@ -216,59 +220,88 @@ void dc_crash_return(void) __attribute__((visibility("hidden")));
 #define RETURN_FLAG 0u
 #endif
 
-static void stacks_map(const struct dc_recorder *r)
-{
-	uint64_t least = getauxval(AT_MINSIGSTKSZ);
-	uint32_t bytes = (uint32_t)((least < 4096 ? 4096 : least) + STACK_HANDLER_BYTES + DC_PAGE_BYTES - 1) & ~(DC_PAGE_BYTES - 1);
-	if (stacks || dc_pages_locked())
-		return; /* mlockall(MCL_FUTURE) would make all of it resident */
-	void *at = dc_sys_mmap(NULL, (size_t)bytes * r->lane_cap, PROT_READ | PROT_WRITE,
-			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
-	if (DC_MAP_FAILED(at))
-		return;
-	dc_sys(SYS_madvise, at, (size_t)bytes * r->lane_cap, MADV_DONTDUMP);
-	stack_bytes = bytes;
-	stacks = at;
-}
-
 void dc_crash_watch(void)
 {
 	const struct action ours = { .handler = on_fatal,
 				     .flags = SA_SIGINFO | SA_ONSTACK | RETURN_FLAG,
 				     .restorer = RETURN,
 				     .mask = ~UINT64_C(0) };
-	bool any = false;
 	for (unsigned i = 0; i < sizeof fatal / sizeof *fatal; i++) {
 		struct action now;
 		if (dc_sys(SYS_rt_sigaction, fatal[i], NULL, &now, sizeof now.mask) < 0)
 			continue;
 		if (!now.handler) /* SIG_DFL */
 			dc_sys(SYS_rt_sigaction, fatal[i], &ours, NULL, sizeof ours.mask);
-		any = any || !now.handler || now.handler == on_fatal; /* a child has its parent's */
+		watching = watching || !now.handler || now.handler == on_fatal; /* a child has its parent's */
 	}
-	if (any)
-		stacks_map(dc_recorder);
 }
 
-static bool of_ours(const stack_t *s, const struct dc_recorder *r)
+static size_t stack_bytes(void)
 {
-	uintptr_t at = (uintptr_t)s->ss_sp, first = (uintptr_t)stacks;
-	return at >= first && at - first < (size_t)stack_bytes * r->lane_cap;
+	const int before = errno;
+	size_t least = getauxval(AT_MINSIGSTKSZ); /* says by errno that it is not known */
+	errno = before;
+	return (STACK_ROOM_BYTES + least + DC_PAGE_BYTES - 1) & ~(size_t)(DC_PAGE_BYTES - 1);
 }
 
-void dc_crash_stack_take(struct dc_recorder *r, uint32_t lane)
+/* The lane is the caller's, and so is its slot. */
+static uint8_t *stack_of(uint32_t lane)
 {
-	stack_t now, ours = { .ss_sp = stacks + (size_t)lane * stack_bytes, .ss_size = stack_bytes };
-	if (!stacks || dc_sys(SYS_sigaltstack, NULL, &now) < 0 || now.ss_flags & SS_ONSTACK)
+	const size_t bytes = stack_bytes(), guard = 16 * DC_PAGE_BYTES; /* a page of any machine */
+	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK;
+	if (stacks[lane])
+		return stacks[lane];
+	uint8_t *at = dc_sys_mmap(NULL, guard + bytes, PROT_NONE, flags, -1, 0);
+	if (DC_MAP_FAILED(at))
+		return NULL;
+	if (DC_MAP_FAILED(dc_sys_mmap(at + guard, bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED, -1, 0)))
+		return NULL; /* out of mappings: what is reserved stays reserved */
+	stacks[lane] = at + guard;
+	return stacks[lane];
+}
+
+/* Whose alternate stack that is, most likely @guess's; NOBODY: not one of ours. */
+static uint32_t lane_of(const stack_t *s, uint32_t guess)
+{
+	if (s->ss_sp == stacks[guess])
+		return guess;
+	for (uint32_t lane = 0; lane < DC_LANE_MAX; lane++)
+		if (s->ss_sp == stacks[lane])
+			return lane;
+	return DC_LANE_NOBODY;
+}
+
+static bool left(uint32_t lane)
+{
+	/* relaxed: [lane-free] orders it for who takes the lane */
+	return __atomic_load_n(&stacks_left[lane / 64], __ATOMIC_RELAXED) >> (lane % 64) & 1;
+}
+
+void dc_crash_stack_take(uint32_t lane)
+{
+	stack_t now;
+	if (!watching || left(lane) || dc_pages_locked()) /* mlockall(MCL_FUTURE) would make all of it resident */
 		return;
-	if (now.ss_flags & SS_DISABLE || of_ours(&now, r))
+	if (dc_sys(SYS_sigaltstack, NULL, &now) < 0 || now.ss_flags & SS_ONSTACK)
+		return;
+	if (!(now.ss_flags & SS_DISABLE) && lane_of(&now, lane) == DC_LANE_NOBODY)
+		return; /* it has one of its own */
+	const stack_t ours = { .ss_sp = stack_of(lane), .ss_size = stack_bytes() };
+	if (ours.ss_sp)
 		dc_sys(SYS_sigaltstack, &ours, NULL);
 }
 
-void dc_crash_stack_leave(void)
+void dc_crash_stack_leave(uint32_t of)
 {
 	const stack_t none = { .ss_flags = SS_DISABLE };
 	stack_t now;
-	if (stacks && dc_sys(SYS_sigaltstack, NULL, &now) == 0 && !(now.ss_flags & SS_ONSTACK) && of_ours(&now, dc_recorder))
+	if (!watching || dc_sys(SYS_sigaltstack, NULL, &now) < 0 || now.ss_flags & SS_DISABLE)
+		return;
+	const uint32_t lane = lane_of(&now, of);
+	if (lane == DC_LANE_NOBODY)
+		return;
+	if (now.ss_flags & SS_ONSTACK) /* relaxed: see left() */
+		__atomic_fetch_or(&stacks_left[lane / 64], UINT64_C(1) << (lane % 64), __ATOMIC_RELAXED);
+	else
 		dc_sys(SYS_sigaltstack, &none, NULL);
 }

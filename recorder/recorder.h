@@ -193,8 +193,8 @@ void dc_settings_read(const struct dc_opts *opts, struct dc_settings *ret_settin
 
 /* crash.c */
 void dc_crash_watch(void); /* at start: fatal signals that nobody handles */
-void dc_crash_stack_take(struct dc_recorder *r, uint32_t lane); /* an alternate stack, where the thread has none */
-void dc_crash_stack_leave(void);
+void dc_crash_stack_take(uint32_t lane); /* an alternate stack, where the thread has none */
+void dc_crash_stack_leave(uint32_t lane);
 
 /* trigger.c */
 void dc_trigger_crash(struct dc_recorder *r, int signal, const char *text);

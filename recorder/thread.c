@@ -196,7 +196,7 @@ static void thread_exit(void *arg)
 		return;
 	}
 	leaving = 1;
-	dc_crash_stack_leave();
+	dc_crash_stack_leave(t->lane);
 	dc_thread_self = &thread_none;
 	DC_BARRIER_();
 	if (t->nested)
@@ -224,7 +224,7 @@ static struct dc_thread_ *adopt(struct dc_recorder *r)
 		return NULL;
 	if (exit_key_made)
 		pthread_setspecific(exit_key, t);
-	dc_crash_stack_take(r, t->lane);
+	dc_crash_stack_take(t->lane);
 	dc_thread_self = &t->fast;
 	return &t->fast;
 }

@@ -124,6 +124,7 @@ static void test_sites(void **state)
 	struct guest_ring *r = guest_only(&rings);
 	const size_t spans = guest_count(r, DC_KIND_BEGIN, "span"), instants = guest_count(r, DC_KIND_INSTANT, "instant");
 	assert_true(spans + instants < 2 * 11 && spans + instants > 6);
+#if defined(__GLIBC__)
 	assert_int_equal(guest_count(r, DC_KIND_STACK, "span"), spans - 2);
 	assert_int_equal(guest_count(r, DC_KIND_STACK, "instant"), instants - 2);
 	for (size_t i = 0; i + 1 < r->count; i++)
@@ -131,6 +132,7 @@ static void test_sites(void **state)
 			assert_int_equal(r->event[i + 1].kind, DC_KIND_BEGIN);
 			assert_true(r->event[i].stack_count >= 2);
 		}
+#endif
 	guest_rings_free(&rings);
 }
 
