@@ -23,3 +23,4 @@ extern const struct command cmd_status;
 extern const struct command cmd_trigger;
 extern const struct command cmd_version;
 extern const struct command cmd_watch;
+extern const struct command cmd_attach;

@@ -109,7 +109,10 @@ static void conclude(struct dc_watcher *w, struct dc_entry *e)
 		/* its ring does not change any more, so there is time to try again */
 		if (w->config.on_death && worth_saving(e) && dc_watcher_save_death(w, e, WTERMSIG(e->exit_status), 0) == -EBUSY)
 			e->judged = false;
-	} else if (!e->exit_known && !e->goodbye && !e->ring->bare) {
+	} else if (!e->exit_known && e->ring->bare) {
+		if (!e->descendant)
+			dc_watcher_say(w, "process '%s' (%u) is gone and how is not known", h->name, h->pid);
+	} else if (!e->exit_known && !e->goodbye) {
 		w->unknown_deaths++;
 		dc_watcher_say(w,
 			       "process '%s' (%u) is gone and how is not known: for %lld s 'dashcam recover "

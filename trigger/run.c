@@ -384,6 +384,69 @@ int dc_run(const struct dc_run_config *config, int *ret_status, char ret_why[sta
 	return e;
 }
 
+/* --- processes that run already --- */
+
+static int attach_one(struct run *r, uint32_t pid, char why[static DC_WHY_BYTES])
+{
+	struct dc_sample_mode mode;
+	char line[256];
+	int e = dc_watcher_sample(r->watcher, pid);
+
+	if (e < 0) {
+		snprintf(why, DC_WHY_BYTES, "cannot attach to process %u: %s", pid,
+			 e == -ESRCH   ? "there is no such process"
+			 : e == -EPERM ? "it is another user's"
+				       : strerror(-e));
+		return e;
+	}
+	dc_watcher_sampled(r->watcher, pid, &mode);
+	if (mode.scope != DC_SAMPLE_SCOPE_NONE)
+		snprintf(line, sizeof(line),
+			 "process %u is sampled, %u stacks a second; to save the past: dashcam trigger --pid %u", pid, mode.hz,
+			 pid);
+	else
+		snprintf(line, sizeof(line), "process %u is watched, but cannot be sampled: %s", pid, mode.why);
+	say(r, line);
+	return 0;
+}
+
+static int attach(struct run *r, const struct dc_attach_config *config, char why[static DC_WHY_BYTES])
+{
+	int e = 0;
+
+	for (uint32_t i = 0; e == 0 && i < config->count; i++)
+		e = attach_one(r, config->pids[i], why);
+	if (e == 0)
+		e = dc_watcher_loop(r->watcher);
+	if (e == 0 && config->on_exit)
+		dc_watcher_save_all(r->watcher, DC_REASON_EXIT, "dashcam attach ended", false);
+	return e;
+}
+
+int dc_attach(const struct dc_attach_config *config, char ret_why[static DC_WHY_BYTES])
+{
+	const struct dc_run_config around = {.watcher = config->watcher};
+	struct run r = {.config = &around};
+	struct dc_watcher_config c = config->watcher;
+	unsigned unsaved = 0;
+	int e = make_dir(&r, ret_why);
+
+	if (e < 0)
+		return e;
+	pthread_sigmask(SIG_SETMASK, NULL, &r.mask_before);
+	c.dir = r.dir;
+	c.sweep = false;
+	c.sample_bare = c.stop_alone = true;
+	e = dc_watcher_open(&c, &r.watcher, ret_why);
+	if (e == 0)
+		e = attach(&r, config, ret_why);
+	if (r.watcher)
+		unsaved = dc_watcher_close(r.watcher, true);
+	leave_dir(&r, unsaved);
+	pthread_sigmask(SIG_SETMASK, &r.mask_before, NULL);
+	return e;
+}
+
 int dc_run_end(int status)
 {
 	const int signal_number = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
