@@ -14,6 +14,7 @@
  * symbolcheck --sparse FILE STEP: as without, but only every STEP-th address, not the beginnings of functions
  * symbolcheck --measure FILE STEP: how long it takes
  * symbolcheck --all FILE STEP, --print FILE ADDRESS...: the chains, in the form of eu-addr2line -f -i (without columns)
+ * symbolcheck --tight FILE STEP: as --all, but no table is kept
  *
  * --debug-dir DIR before all this: where else debug info may be
  */
@@ -112,6 +113,7 @@ static void collect(const char *path, uint64_t step, bool functions, struct addr
 }
 
 static const char *const *debug_dirs; /* NULL: the default */
+static size_t memory_bytes; /* 0: the default */
 
 static struct dc_symbols *open_symbols(const char *path, bool lines)
 {
@@ -119,7 +121,10 @@ static struct dc_symbols *open_symbols(const char *path, bool lines)
 	struct dc_symbols *s = NULL;
 	int r = fd < 0 ? -1
 		       : dc_symbols_open(fd, path,
-					 &(struct dc_symbols_options){.debug_dirs = debug_dirs, .lines = lines}, &s);
+					 &(struct dc_symbols_options){.debug_dirs = debug_dirs,
+								      .lines = lines,
+								      .memory_bytes = memory_bytes},
+					 &s);
 
 	if (r < 0)
 		die(path, "has no symbols");
@@ -501,12 +506,14 @@ int main(int argc, char **argv)
 		argc -= 2;
 		how = argc == 4 ? argv[1] : "";
 	}
+	memory_bytes = strcmp(how, "--tight") == 0;
 	if (argc > 3 && strcmp(argv[1], "--print") == 0)
 		return print_some(argv[2], argv + 3, argc - 3);
 	if (argc < 3 || !strtoull(argv[argc - 1], NULL, 0))
-		die("usage", "symbolcheck [--debug-dir DIR] [--all|--llvm|--measure|--sparse] FILE STEP | --print FILE "
-			     "ADDRESS...");
-	if (strcmp(how, "--all") == 0)
+		die("usage",
+		    "symbolcheck [--debug-dir DIR] [--all|--tight|--llvm|--measure|--sparse] FILE STEP | --print FILE "
+		    "ADDRESS...");
+	if (strcmp(how, "--all") == 0 || memory_bytes)
 		return print_all(argv[2], strtoull(argv[3], NULL, 0));
 	if (strcmp(how, "--measure") == 0)
 		return measure(argv[2], strtoull(argv[3], NULL, 0));

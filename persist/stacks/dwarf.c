@@ -21,8 +21,6 @@
 #define RANGES_READ_MAX (64u << 20)
 #define ROWS_MAX (16u << 20) /* lines of one unit */
 
-#define TABLES_BYTES (64u << 20) /* of all units that are loaded, but for the one in use */
-#define LIBDW_BYTES (64u << 20)
 #define LOADS 64u /* units read before their pages of the file are given back */
 #define LIBDW_ROW_BYTES 56u /* one line inside libdw, about; it keeps them until it is closed */
 
@@ -66,6 +64,7 @@ struct dc_dwarf {
 	struct dc_texts *texts;
 	Dwarf *dw;
 	Dwarf *alt_dw;
+	size_t bytes_max; /* of tables of units that are loaded, but for the one in use; and as much inside libdw */
 	size_t dw_bytes; /* estimated */
 	unsigned loads;
 	struct unit *units; /* by offset */
@@ -208,7 +207,7 @@ static int find_aranges(struct dc_dwarf *d, struct ranges *all)
 }
 
 int dc_dwarf_open(struct dc_elf *debug, struct dc_elf *alt, const struct dc_elf *program, struct dc_texts *texts,
-		  struct dc_dwarf **ret_dwarf)
+		  size_t memory_bytes, struct dc_dwarf **ret_dwarf)
 {
 	CLEANUP(dc_dwarf) struct dc_dwarf *d = calloc(1, sizeof *d);
 	struct ranges all = {0};
@@ -216,7 +215,8 @@ int dc_dwarf_open(struct dc_elf *debug, struct dc_elf *alt, const struct dc_elf 
 
 	if (!d)
 		return -ENOMEM;
-	*d = (struct dc_dwarf){.debug = debug, .alt = alt, .program = program, .texts = texts};
+	*d = (struct dc_dwarf){
+		.debug = debug, .alt = alt, .program = program, .texts = texts, .bytes_max = memory_bytes / 2};
 	if (alt)
 		d->alt_dw = dwarf_begin_elf(dc_elf_handle(alt), DWARF_C_READ, NULL);
 	r = open_libdw(d);
@@ -495,7 +495,7 @@ static int load_from(struct dc_dwarf *d, struct unit *u, Dwarf_Die *die, Dwarf_D
 
 static void make_room(struct dc_dwarf *d)
 {
-	while (d->table_bytes > TABLES_BYTES) {
+	while (d->table_bytes > d->bytes_max) {
 		struct unit *oldest = NULL;
 
 		for (struct unit *u = d->units; u < d->units + d->unit_count; u++)
@@ -507,7 +507,7 @@ static void make_room(struct dc_dwarf *d)
 	}
 	if (++d->loads % LOADS == 0)
 		dc_elf_forget(d->debug);
-	if (d->dw_bytes > LIBDW_BYTES) {
+	if (d->dw_bytes > d->bytes_max) {
 		dwarf_end(d->dw);
 		d->dw = NULL;
 		open_libdw(d);

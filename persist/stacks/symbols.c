@@ -23,6 +23,7 @@
 #include "persist/stacks/texts.h"
 
 #define TEXTS_BYTES (64u << 20)
+#define DWARF_BYTES (128u << 20)
 #define ANSWERS_MAX (1u << 20) /* then all are forgotten; texts are not */
 #define DYNAMIC 1u
 #define UNPACKED 2u
@@ -35,6 +36,7 @@ struct dc_symbols {
 	struct dc_elf *alt;
 	struct dc_elf *unpacked;
 	bool lines;
+	size_t memory_bytes;
 	bool built;
 	bool table_own; /* has .symtab itself */
 	bool kernel; /* names in the table are texts */
@@ -97,6 +99,7 @@ int dc_symbols_open(int fd, const char *path, const struct dc_symbols_options *o
 	if (r < 0)
 		return r;
 	s->lines = !options || options->lines;
+	s->memory_bytes = options && options->memory_bytes ? options->memory_bytes : DWARF_BYTES;
 	find_files(s, path, options && options->debug_dirs ? options->debug_dirs : default_dirs);
 	*ret_symbols = TAKE(s);
 	return 0;
@@ -148,7 +151,7 @@ static void build(struct dc_symbols *s)
 		add_dynamic(s);
 	dc_symbol_table_build(s->table);
 	if (s->lines)
-		dc_dwarf_open(with_dwarf, s->alt, s->program, s->texts, &s->dwarf);
+		dc_dwarf_open(with_dwarf, s->alt, s->program, s->texts, s->memory_bytes, &s->dwarf);
 }
 
 static uint32_t symbol_text(struct dc_symbols *s, const struct dc_table_symbol *symbol)

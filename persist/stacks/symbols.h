@@ -9,6 +9,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "ipc/cleanup.h"
@@ -19,6 +20,7 @@ struct dc_symbols_options {
 	/* Where else debug info may be: laid out like /usr/lib/debug, or plain files by name. NULL: /usr/lib/debug. */
 	const char *const *debug_dirs; /* NULL-terminated */
 	bool lines; /* false: functions only, no DWARF is read */
+	size_t memory_bytes; /* what tables made from DWARF may keep, about; 0: 128 MiB */
 };
 
 /*
