@@ -527,3 +527,13 @@ int dc_store_sweep(int dir_fd)
 	}
 	return swept;
 }
+
+int dc_store_names(int dir_fd)
+{
+	int fd;
+
+	if (mkdirat(dir_fd, ".names", 0700) < 0 && errno != EEXIST)
+		return -errno;
+	fd = openat(dir_fd, ".names", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}

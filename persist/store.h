@@ -88,3 +88,9 @@ int dc_store_evict(int dir_fd, uint64_t budget_bytes, unsigned *ret_removed, uin
 
 /* Removes .part files whose writers are gone, and marks whose captures are. Return: how many, -errno. */
 int dc_store_sweep(int dir_fd);
+
+/*
+ * dc_store_names() - the directory of answers about addresses (persist/stacks/cache.h) beside captures: ".names", 0700
+ * Return: fd; -errno, -ENOTDIR or -ELOOP where something else has the name.
+ */
+int dc_store_names(int dir_fd);

@@ -143,14 +143,29 @@ char *capture_maker_mkdir(void)
 	return dir;
 }
 
-void capture_maker_rmdir(char *dir)
+static void empty(int fd)
 {
-	DIR *d = opendir(dir);
+	DIR *d = fdopendir(dup(fd));
+
 	for (struct dirent *e; d && (e = readdir(d));)
-		if (e->d_name[0] != '.')
-			unlinkat(dirfd(d), e->d_name, 0);
+		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
+			unlinkat(fd, e->d_name, 0);
 	if (d)
 		closedir(d);
+}
+
+void capture_maker_rmdir(char *dir)
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int names = openat(fd, ".names", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (names >= 0) { /* what settling keeps beside captures */
+		empty(names);
+		close(names);
+		unlinkat(fd, ".names", AT_REMOVEDIR);
+	}
+	empty(fd);
+	close(fd);
 	rmdir(dir);
 	free(dir);
 }

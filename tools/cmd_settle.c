@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "ipc/cleanup.h"
+#include "persist/store.h"
 #include "persist/writer.h"
 #include "tools/commands.h"
 #include "tools/json.h"
@@ -73,12 +74,16 @@ static uint64_t size_of(int dir_fd, const char *name)
 static void settle_one(struct settling *s, int dir_fd, const char *name, const char *path)
 {
 	uint64_t before = size_of(dir_fd, name);
-	const struct dc_settle_options options = {.zstd_level = (int)s->options->level};
-	int r = dc_settle(dir_fd, name, &options, NULL);
+	CLEANUP(close_fd) int names_fd = dc_store_names(dir_fd);
+	const struct dc_settle_options options = {.zstd_level = (int)s->options->level, .resolve = {.cache_fd = names_fd}};
+	struct dc_settle_result result = {0};
+	int r = dc_settle(dir_fd, name, &options, &result);
 
 	s->total++;
 	if (r >= 0) {
 		s->settled += r == 0;
+		if (result.why[0])
+			say("'%s': stacks: %s", path, result.why);
 		report(s, path, r > 0, before, size_of(dir_fd, name));
 		return;
 	}

@@ -19,6 +19,7 @@
 #include "ipc/cleanup.h"
 #include "persist/store.h"
 #include "persist/writer.h"
+#include "trigger/files.h"
 #include "trigger/size.h"
 
 #define QUEUE_MAX 64u
@@ -39,6 +40,7 @@ struct dc_settler {
 	pthread_cond_t changed;
 	bool stopping;
 	bool drain;
+	uint32_t stack_used;
 	uint32_t first, count;
 	struct work queue[QUEUE_MAX];
 	uint32_t line_first, line_count;
@@ -66,15 +68,30 @@ static uint64_t size_of(int dir_fd, const char *name)
 	return fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? (uint64_t)st.st_size : 0;
 }
 
+/* Files by the descriptors that address spaces hold, answers about earlier ones from beside the captures. */
+static int settle_with_names(struct dc_settler *s, int dir_fd, const char *name, struct dc_settle_result *ret_result)
+{
+	CLEANUP(close_fd) int names_fd = dc_store_names(dir_fd);
+	const struct dc_settle_options options = {.zstd_level = s->config.zstd_level,
+						  .resolve = {.open = dc_files_open, .cache_fd = names_fd}};
+
+	return dc_settle(dir_fd, name, &options, ret_result);
+}
+
 static void settle(struct dc_settler *s, int dir_fd, const struct work *w)
 {
 	const uint64_t before = size_of(dir_fd, w->name);
-	const struct dc_settle_options options = {.zstd_level = s->config.zstd_level};
-	int r = dc_settle(dir_fd, w->name, &options, NULL);
+	struct dc_settle_result result = {0};
+	int r = settle_with_names(s, dir_fd, w->name, &result);
 
+	if (result.stack_used) {
+		pthread_mutex_lock(&s->lock);
+		s->stack_used = result.stack_used;
+		pthread_mutex_unlock(&s->lock);
+	}
 	if (r == 0)
-		report(s, "capture '%s/%s': settled, %s instead of %s", w->dir, w->name,
-		       dc_size_text(size_of(dir_fd, w->name)).s, dc_size_text(before).s);
+		report(s, "capture '%s/%s': settled, %s instead of %s%s%s", w->dir, w->name,
+		       dc_size_text(size_of(dir_fd, w->name)).s, dc_size_text(before).s, result.why[0] ? "; stacks: " : "", result.why);
 	else if (r < 0 && r != -ENOENT) /* its owner may have moved it by now */
 		report(s, "capture '%s/%s': not settled, it stays raw: %s", w->dir, w->name, strerror(-r));
 }
@@ -236,6 +253,16 @@ int dc_settler_report(struct dc_settler *s, char *ret_line, size_t size)
 	}
 	pthread_mutex_unlock(&s->lock);
 	return r;
+}
+
+uint32_t dc_settler_stack_used(struct dc_settler *s)
+{
+	uint32_t used;
+
+	pthread_mutex_lock(&s->lock);
+	used = s->stack_used;
+	pthread_mutex_unlock(&s->lock);
+	return used;
 }
 
 void dc_settler_finish(struct dc_settler *s, bool drain)

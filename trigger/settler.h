@@ -33,6 +33,9 @@ void dc_settler_adopt(struct dc_settler *s, const char *dir, bool per_uid);
 int dc_settler_fd(const struct dc_settler *s);
 int dc_settler_report(struct dc_settler *s, char *ret_line, size_t size);
 
+/* The most bytes of a stack copy that most samples of the last capture needed (dc_sampler_tune()); 0: not known. */
+uint32_t dc_settler_stack_used(struct dc_settler *s);
+
 /* Ends the thread; @drain: after all that is queued, no longer idly. Reports can still be taken. */
 void dc_settler_finish(struct dc_settler *s, bool drain);
 void dc_settler_free(struct dc_settler *s);

@@ -144,6 +144,8 @@ static void take_settled(struct dc_watcher *w)
 
 	while (dc_settler_report(w->settler, line, sizeof(line)))
 		dc_watcher_say(w, "%s", line);
+	if (w->sampler && dc_settler_stack_used(w->settler))
+		dc_sampler_tune(w->sampler, dc_settler_stack_used(w->settler));
 }
 
 static void on_doorbell(struct dc_watcher *w)

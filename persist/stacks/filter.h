@@ -20,6 +20,6 @@
  * dc_filter_enter() - from now on, for this thread and for good
  * Files are opened for reading only; mappings are private and never executable; no sockets, processes, signals to others.
  * @out_fd: the one descriptor to write to, which cannot be closed any more, so that no other takes its number.
- * Return: 0; -errno of prctl() and seccomp(), after which nothing must be done that needed the filter.
+ * Return: 0; -errno of prctl(), after which nothing must be done that needed the filter.
  */
 int dc_filter_enter(int out_fd);
