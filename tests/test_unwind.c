@@ -362,6 +362,46 @@ static void test_a_call_through_a_bad_pointer(void **state)
 	signal(SIGSEGV, SIG_DFL);
 }
 
+#if defined(__x86_64__)
+/* Its frame is described by a word below the stack pointer; above it lies where a call of long ago returned to. */
+void below_stack(void);
+__asm__(".text\n"
+	"call getpid@PLT\n"
+	"long_ago:\n"
+	"below_stack: .cfi_startproc\n"
+	"mov %rsp, %rax; .cfi_def_cfa %rax, 8\n"
+	"sub $128, %rsp; and $-64, %rsp\n"
+	"lea long_ago(%rip), %rcx\n"
+	"mov %rcx, 8(%rsp)\n"
+	"mov %rax, -8(%rsp)\n"
+	".cfi_escape 0x0f, 5, 0x77, 0x78, 0x06, 0x23, 8\n" /* CFA = *(rsp - 8) + 8 */
+	"ud2; .cfi_endproc\n");
+
+NOINLINE static int call_below_stack(void)
+{
+	ON_TRAIL();
+	handler_top = stack_top();
+	if (sigsetjmp(after_signal, 1) == 0)
+		below_stack();
+	handler_top = 0;
+	return 1;
+}
+
+static void test_what_lies_below_the_stack_pointer(void **state)
+{
+	/* No copy has it: the caller is searched for, and what is left of other calls is not taken for it. */
+	(void)state;
+	handle(SIGILL, handle_from_outside, 0);
+	call_below_stack();
+	signal(SIGILL, SIG_DFL);
+	unwind(copy_bytes);
+	uint64_t away = unwound.addresses[1] - (uint64_t)(uintptr_t)call_below_stack;
+	assert_true(away < 400);
+	assert_trail(2);
+	assert_true(unwound.to_root);
+}
+#endif
+
 static void test_other_ways_to_be_described(void **state)
 {
 	/* .eh_frame without a search table; .debug_frame alone. */
@@ -789,6 +829,7 @@ int main(void)
 		TEST(test_a_signal_frame_by_hand),
 		TEST(test_code_that_nothing_describes),
 #if defined(__x86_64__)
+		TEST(test_what_lies_below_the_stack_pointer),
 		TEST(test_every_instruction_of_calls_into_libraries),
 #endif
 	};

@@ -20,12 +20,6 @@
 #define LENGTH_64 UINT32_MAX
 #define DEBUG_CIE UINT32_MAX
 
-struct dc_fde_entry {
-	uint64_t begin;
-	uint64_t end;
-	struct dc_fde fde;
-};
-
 /* .eh_frame or .debug_frame */
 struct section {
 	const uint8_t *bytes;
@@ -167,7 +161,7 @@ static int encoding_of(const struct section *s, uint64_t common)
 }
 
 /* Addresses as compilers write them: absolute or relative to their place, of 4 or 8 bytes. */
-static bool range_of(const struct section *s, const struct record *r, int encoding, struct dc_fde_entry *e)
+static bool range_of(const struct section *s, const struct record *r, int encoding, struct dc_fde *e)
 {
 	unsigned form = encoding & (int)PE_FORM;
 	bool wide = form == PE_ABSPTR || form == PE_UDATA8 || form == PE_SDATA8;
@@ -185,7 +179,7 @@ static bool range_of(const struct section *s, const struct record *r, int encodi
 	return e->begin < e->end;
 }
 
-static int entry_add(struct dc_fde_index *x, uint32_t *room, const struct dc_fde_entry *e)
+static int entry_add(struct dc_fde_index *x, uint32_t *room, const struct dc_fde *e)
 {
 	if (x->count == *room) {
 		uint32_t grown = *room ? *room * 2 : 256;
@@ -206,7 +200,7 @@ static int section_read(struct dc_fde_index *x, uint32_t *room, const struct sec
 	int encoding = -1, result = 0;
 
 	while (result == 0 && record_next(s, &at, &r)) {
-		struct dc_fde_entry e = {.fde = {s->debug, s->vaddr + r.at, r.common}};
+		struct dc_fde e = {.debug = s->debug, .at = s->vaddr + r.at, .common = r.common};
 		if (r.is_common)
 			continue;
 		if (r.common != common)
@@ -219,7 +213,7 @@ static int section_read(struct dc_fde_index *x, uint32_t *room, const struct sec
 
 static int by_begin(const void *pa, const void *pb)
 {
-	const struct dc_fde_entry *a = pa, *b = pb;
+	const struct dc_fde *a = pa, *b = pb;
 
 	return a->begin < b->begin ? -1 : a->begin > b->begin;
 }
@@ -258,7 +252,7 @@ static int index_find(const struct dc_fde_index *x, uint64_t vaddr, struct dc_fd
 	}
 	if (low == 0 || vaddr >= x->entries[low - 1].end)
 		return -ENOENT;
-	*ret_fde = x->entries[low - 1].fde;
+	*ret_fde = x->entries[low - 1];
 	return 0;
 }
 
@@ -274,8 +268,9 @@ void dc_fde_index_fini(struct dc_fde_index *x)
 }
 
 /* The table knows where a function begins, not where it ends: that is for who reads what we found. */
-static bool table_covers(const struct dc_module *m, uint64_t at, uint64_t vaddr)
+static bool table_covers(const struct dc_module *m, uint64_t vaddr, struct dc_fde *fde)
 {
+	uint64_t at = fde->at;
 	const uint8_t *length = dc_module_at(m, at, 8);
 
 	if (!length || u32_at(length) < 12 || u32_at(length) == LENGTH_64)
@@ -284,7 +279,7 @@ static bool table_covers(const struct dc_module *m, uint64_t at, uint64_t vaddr)
 	uint64_t common = at + 4 - u32_at(length + 4);
 	const uint8_t *record = dc_module_at(m, at, bytes);
 	const uint8_t *first = dc_module_at(m, common, 8);
-	struct dc_fde_entry e;
+	struct dc_fde e;
 	if (!record || !first || common >= at)
 		return false;
 	/* Both as one section that begins at the CIE. */
@@ -294,7 +289,11 @@ static bool table_covers(const struct dc_module *m, uint64_t at, uint64_t vaddr)
 		return false;
 	struct section s = {section, whole, common, false};
 	struct record r = {.at = at - common, .body = at - common + 8, .end = whole};
-	return range_of(&s, &r, encoding_of(&s, 0), &e) && vaddr >= e.begin && vaddr < e.end;
+	if (!range_of(&s, &r, encoding_of(&s, 0), &e) || vaddr < e.begin || vaddr >= e.end)
+		return false;
+	fde->begin = e.begin;
+	fde->end = e.end;
+	return true;
 }
 
 int dc_fde_find(struct dc_fde_index *x, uint64_t vaddr, struct dc_fde *ret_fde)
@@ -302,7 +301,7 @@ int dc_fde_find(struct dc_fde_index *x, uint64_t vaddr, struct dc_fde *ret_fde)
 	uint64_t count;
 	const uint8_t *table = table_of(x->module, &count);
 
-	if (table && table_find(x->module, table, count, vaddr, ret_fde) && table_covers(x->module, ret_fde->at, vaddr))
+	if (table && table_find(x->module, table, count, vaddr, ret_fde) && table_covers(x->module, vaddr, ret_fde))
 		return 0;
 	if (!x->built) {
 		int r = index_build(x);

@@ -16,19 +16,20 @@
 #include "ipc/cleanup.h"
 
 struct dc_module;
-struct dc_fde_entry;
-
-struct dc_fde_index {
-	const struct dc_module *module;
-	struct dc_fde_entry *entries; /* sorted by begin */
-	uint32_t count;
-	bool built;
-};
 
 struct dc_fde {
+	uint64_t begin; /* the code that it describes, virtual addresses */
+	uint64_t end;
 	bool debug; /* from .debug_frame: */
 	uint64_t at; /* false: virtual address; true: offset in the section */
 	uint64_t common; /* .debug_frame: offset of the CIE in the section */
+};
+
+struct dc_fde_index {
+	const struct dc_module *module;
+	struct dc_fde *entries; /* sorted by begin */
+	uint32_t count;
+	bool built;
 };
 
 void dc_fde_index_init(struct dc_fde_index *x, const struct dc_module *m);

@@ -39,6 +39,10 @@ int dwarf_search_unwind_table(unw_addr_space_t as, unw_word_t ip, unw_dyn_info_t
 
 #define WORDS_MAX (1u << 16) /* that one step reads */
 
+#define SEARCH_WORDS 256u /* of the stack, for a return address */
+#define SEARCH_JUMPS_BYTES 256u /* of a function that chooses one by what the processor can do */
+#define SEARCH_FRAMES 2u /* behind a searched one that make it credible, without a root */
+
 /* No address of a program looks like these: 8 bits mark, 8 bits which value, 48 bits a middle plus an offset. */
 #define TAG UINT64_C(0x5a)
 #define TAG_MIDDLE (UINT64_C(1) << 40)
@@ -64,6 +68,7 @@ struct dc_unwinder {
 	struct place *places;
 	struct dc_fde_index *indexes; /* one a place; used is that of the first place of each module */
 	uint8_t window[WINDOW_COMMON + 2 * WINDOW_RECORD_MAX];
+	struct dc_unwound trial; /* where a search leads */
 };
 
 /* One step of libunwind. */
@@ -88,6 +93,8 @@ struct walk {
 	struct dc_row_stack stack;
 	struct dc_unwound *out;
 	bool called; /* the program counter is a return address */
+	bool trial; /* a caller that was searched for: each return address has to stand behind a call, */
+	bool failed; /* one does not */
 };
 
 static const struct place *place_of(const struct dc_unwinder *u, uint64_t address)
@@ -476,12 +483,44 @@ static bool is_plt(const struct place *p, uint64_t pc, const uint8_t *code)
 	return code[0] == 0xff && code[1] == 0x25;
 }
 
+/* Where the call that ends at @address leads; false: it is none, or leads through a register or memory. */
+static bool call_target(const struct place *p, uint64_t address, uint64_t *ret_target)
+{
+	const uint8_t *code = code_at(p, address - 5, 5);
+	int32_t distance;
+
+	if (!code || code[0] != 0xe8)
+		return false;
+	memcpy(&distance, code + 1, sizeof distance);
+	*ret_target = address + (uint64_t)(int64_t)distance;
+	return true;
+}
+
+/* Whether near the start of a function there is a jump to between @begin and @end. */
+static bool jumps_into(const struct place *p, uint64_t function, uint64_t begin, uint64_t end)
+{
+	for (uint64_t at = function; at < function + SEARCH_JUMPS_BYTES; at++) {
+		const uint8_t *code = code_at(p, at, 6);
+		bool near = code && code[0] == 0xe9;
+		bool conditional = code && code[0] == 0x0f && (code[1] & 0xf0) == 0x80;
+		int32_t distance;
+		if (!near && !conditional)
+			continue;
+		memcpy(&distance, code + 1 + conditional, sizeof distance);
+		uint64_t target = at + 5 + conditional + (uint64_t)(int64_t)distance;
+		if (target >= begin && target < end)
+			return true;
+	}
+	return false;
+}
+
 /* Whether a call ends at @address: e8 and four bytes, or ff /2 of up to seven. */
 static bool is_behind_call(const struct place *p, uint64_t address)
 {
-	const uint8_t *code = code_at(p, address - 5, 5);
+	const uint8_t *code;
+	uint64_t target;
 
-	if (code && code[0] == 0xe8)
+	if (call_target(p, address, &target))
 		return true;
 	for (unsigned bytes = 2; bytes <= 7; bytes++) {
 		code = code_at(p, address - bytes, bytes);
@@ -536,6 +575,32 @@ static bool is_plt(const struct place *p, uint64_t pc, const uint8_t *code)
 {
 	(void)p, (void)pc;
 	return (instruction(code) & 0x9f00001f) == 0x90000010 && (instruction(code + 4) & 0xffc003ff) == 0xf9400211;
+}
+
+static bool call_target(const struct place *p, uint64_t address, uint64_t *ret_target)
+{
+	const uint8_t *code = code_at(p, address - 4, 4);
+	uint32_t i = code ? instruction(code) : 0;
+
+	*ret_target = address - 4 + (uint64_t)((int64_t)((uint64_t)i << 38) >> 36);
+	return i >> 26 == 0x25;
+}
+
+/* Whether near the start of a function there is a b or b.cond to between @begin and @end. */
+static bool jumps_into(const struct place *p, uint64_t function, uint64_t begin, uint64_t end)
+{
+	for (uint64_t at = function; at < function + SEARCH_JUMPS_BYTES; at += 4) {
+		const uint8_t *code = code_at(p, at, 4);
+		uint32_t i = code ? instruction(code) : 0;
+		uint64_t target = 0;
+		if (i >> 26 == 0x05)
+			target = at + (uint64_t)((int64_t)((uint64_t)i << 38) >> 36);
+		else if (i >> 24 == 0x54)
+			target = at + (uint64_t)((int64_t)((uint64_t)(i & 0xffffe0) << 40) >> 43);
+		if (target >= begin && target < end)
+			return true;
+	}
+	return false;
 }
 
 static bool is_behind_call(const struct place *p, uint64_t address)
@@ -626,6 +691,70 @@ static bool guess_bare(struct walk *w, bool must_see_call)
 	return true;
 }
 
+static bool frame_walk(struct walk *w);
+
+/*
+ * Whether the call before a return address led to where we are: to this function, or to one that chooses among several and
+ * jumps here. Stacks are full of return addresses of calls that are over, whole chains of them.
+ */
+static bool call_led_to(const struct dc_unwinder *u, uint64_t address, uint64_t pc)
+{
+	const struct place *caller = place_of(u, address), *here = place_of(u, pc);
+	uint64_t target;
+	struct dc_fde fde;
+
+	if (!here || !here->index || !caller || caller->module != here->module ||
+	    !call_target(caller, address, &target) || dc_fde_find(here->index, pc - here->bias, &fde) < 0)
+		return false;
+	return target - here->bias == fde.begin ||
+	       jumps_into(here, target, fde.begin + here->bias, fde.end + here->bias);
+}
+
+/*
+ * Whether a word of the stack is the return address to go on from: in code that is described, behind a call, and all that
+ * follows from it is so too, to the outermost frame or to where the copy ends.
+ */
+static bool search_holds(struct walk *w, uint64_t pc, uint64_t sp)
+{
+	struct dc_unwinder *u = w->unwinder;
+	struct walk t = *w;
+
+	if (pc >> 63 || !call_led_to(u, pc, w->state.values[DC_REG_PC]))
+		return false;
+	t.state.values[DC_REG_PC] = pc;
+	t.state.values[DC_REG_SP] = sp;
+	t.called = t.trial = true;
+	t.failed = false;
+	t.out = &u->trial;
+	t.out->count = 0;
+	t.out->to_root = false;
+	while (t.out->count < DC_STACKS_DEPTH_MAX && frame_walk(&t))
+		;
+	w->stack.used = t.stack.used; /* a shorter copy might have led elsewhere */
+	return !t.failed && (t.out->to_root || t.out->count > SEARCH_FRAMES);
+}
+
+/*
+ * The last resort of an innermost frame: assembly whose frame is described by what lies below the stack pointer, where no
+ * copy reaches (SHA-2 of OpenSSL). Registers stay as they are.
+ */
+static bool search(struct walk *w)
+{
+	uint64_t sp = w->state.values[DC_REG_SP], pc;
+
+	if (w->called || w->trial)
+		return false;
+	for (unsigned i = 0; i < SEARCH_WORDS && dc_row_read(&w->stack, sp, &pc); i++) {
+		sp += sizeof pc;
+		if (search_holds(w, code_address(pc), sp)) {
+			w->state.values[DC_REG_PC] = pc;
+			w->state.values[DC_REG_SP] = sp;
+			return true;
+		}
+	}
+	return false;
+}
+
 /* Code that nothing describes. A frame pointer of 0 is how the ABI marks the outermost frame. */
 static bool guess(struct walk *w, bool outside)
 {
@@ -655,13 +784,34 @@ static bool arrived(struct walk *w, uint64_t old_sp, bool signal)
 		return false;
 	}
 	w->called = !signal;
-	return signal || moved;
+	w->failed = w->trial && !signal &&
+		    !is_behind_call(place_of(w->unwinder, s->values[DC_REG_PC]), s->values[DC_REG_PC]);
+	return (signal || moved) && !w->failed;
 }
 
 static void frame_add(struct walk *w, uint64_t pc, uint8_t flags)
 {
 	w->out->addresses[w->out->count] = pc;
 	w->out->flags[w->out->count++] = flags;
+}
+
+/* As its row says, if that is of use. */
+static void frame_leave(struct walk *w, const struct dc_row *row)
+{
+	struct dc_row_state *s = &w->state;
+
+	if (w->called || w->trial) {
+		dc_row_apply(row, s, &w->stack);
+		return;
+	}
+	struct dc_row_state old = *s;
+	dc_row_apply(row, s, &w->stack);
+	if (s->known[DC_REG_PC] && s->known[DC_REG_SP])
+		return;
+	struct dc_row_state lost = *s;
+	*s = old;
+	if (!search(w))
+		*s = lost;
 }
 
 /* One frame noted, and left. Return: false: that was the last one. */
@@ -677,7 +827,7 @@ static bool frame_walk(struct walk *w)
 	frame_add(w, pc, signal ? DC_FRAME_SIGNAL : w->called ? DC_FRAME_CALL : 0);
 	uint8_t kind = row ? row->kind : DC_ROW_NONE;
 	if (kind == DC_ROW_STEP)
-		dc_row_apply(row, &w->state, &w->stack);
+		frame_leave(w, row);
 	else if (kind == DC_ROW_DIRECT)
 		kind = step_direct(w, place_of(u, pc - w->called), pc - w->called);
 	if (kind == DC_ROW_END)
@@ -697,7 +847,7 @@ int dc_unwind(struct dc_unwinder *u, const uint64_t *regs, unsigned reg_count, c
 	w.unwinder = u;
 	w.stack = (struct dc_row_stack){.from = regs[DC_REG_SP], .bytes = stack, .size = stack_bytes};
 	w.out = ret_unwound;
-	w.called = false;
+	w.called = w.trial = w.failed = false;
 	memcpy(w.state.values, regs, DC_REGS * sizeof *regs);
 	memset(w.state.known, true, DC_REGS);
 	ret_unwound->count = 0;
