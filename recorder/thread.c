@@ -184,8 +184,17 @@ static void lane_leave(struct dc_recorder *r, struct dc_thread *t)
 	__atomic_fetch_or(&r->lanes_free[t->lane / 64], UINT64_C(1) << (t->lane % 64), __ATOMIC_RELEASE);
 }
 
-/* Runs as a TSD destructor; put off by a round, so that destructors of others that record do so in this lane. */
-static void thread_exit(void *arg)
+#if defined(__x86_64__)
+#define ALIGNED_HERE __attribute__((force_align_arg_pointer))
+#else
+#define ALIGNED_HERE
+#endif
+
+/*
+ * Runs as a TSD destructor; put off by a round, so that destructors of others that record do so in this lane. On whatever
+ * stack pointer the thread had: musl cancels asynchronously between any two instructions, and goes on from there.
+ */
+ALIGNED_HERE static void thread_exit(void *arg)
 {
 	struct dc_recorder *r = dc_recorder;
 	struct dc_thread *t = arg;
