@@ -869,6 +869,37 @@ static void test_cut(void **state)
 	child_kill(pid);
 }
 
+static void work_beside(void)
+{
+	const size_t bytes = 192 << 10;
+	pthread_attr_t placed;
+	pthread_t thread;
+	uint8_t *at = mmap(NULL, bytes + (64 << 10), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	memset(at, 1, bytes + (64 << 10));
+	mprotect(at + bytes, 64 << 10, PROT_READ);
+	atomic_store(&shared->sum, (uint64_t)(uintptr_t)at + bytes);
+	pthread_attr_init(&placed);
+	pthread_attr_setstack(&placed, at, bytes);
+	pthread_create(&thread, &placed, sleep_on, (void *)1);
+	sleep_on((void *)0);
+}
+
+/* What can be read behind the end of a stack is not copied with it. */
+static void test_ends_with_the_stack(void **state)
+{
+	pid_t pid = child_start(work_beside);
+	const struct found *f;
+
+	(void)state;
+	wait_ready(2);
+	take(pid);
+	f = found_thread(shared->tids[1]);
+	assert_taken(f, shared->at[1]);
+	assert_int_equal(f->regs[DC_REG_SP] + f->s.stack_bytes, atomic_load(&shared->sum));
+	child_kill(pid);
+}
+
 static void work_many(void)
 {
 	pthread_attr_t small;
@@ -904,7 +935,8 @@ int main(void)
 		cmocka_unit_test(test_does_not_stop), cmocka_unit_test(test_held_by_another), cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_budget),	      cmocka_unit_test(test_disk_full),	 cmocka_unit_test(test_ends_midway),
 		cmocka_unit_test(test_waits_go_on),   cmocka_unit_test(test_signals_pass),
-		cmocka_unit_test(test_handlers_interrupt), cmocka_unit_test(test_cut),	 cmocka_unit_test(test_many),
+		cmocka_unit_test(test_handlers_interrupt), cmocka_unit_test(test_cut),
+		cmocka_unit_test(test_ends_with_the_stack), cmocka_unit_test(test_many),
 	};
 
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

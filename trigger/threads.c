@@ -31,6 +31,7 @@
 #define SPIN_NS INT64_C(200000) /* a thread that gets a CPU stops within some 10 µs; for one that does not nobody waits */
 #define NAP_NS 20000
 #define LATE_MAX 64u
+#define SPANS_MAX (2 * DC_THREADS_MAX)
 
 /* A thread on its way into a sample. */
 struct thread {
@@ -49,6 +50,12 @@ struct copy {
 	uint8_t *stack; /* DC_THREADS_STACK_BYTES, touched before: a page fault here is time somebody stands */
 };
 
+/* A mapping that can hold a stack. */
+struct span {
+	uint64_t start;
+	uint64_t end;
+};
+
 struct taking {
 	uint32_t pid;
 	uint64_t start_time;
@@ -58,6 +65,8 @@ struct taking {
 	struct dc_writer *writer;
 	int task_fd; /* /proc/PID/task: stays that of the process, whoever has its pid by then */
 	bool other_namespace;
+	uint32_t span_count;
+	struct span *spans; /* SPANS_MAX, by address */
 	struct copy copy;
 	uint8_t *block; /* being filled, NULL: none */
 	size_t block_bytes;
@@ -369,11 +378,31 @@ static int held_signal(uint32_t tid)
 	return info.si_signo;
 }
 
-/* Up to the end of the mapping, or of what is allowed: a copy stops at the first page that cannot be read. */
-static uint32_t copy_stack(uint32_t tid, uint64_t sp, uint8_t *to)
+/* What lies behind a stack is not of it, and is nobody's business. */
+static size_t stack_bytes_at(const struct taking *t, uint64_t sp)
 {
-	struct iovec here = {to, DC_THREADS_STACK_BYTES};
-	struct iovec there = {(void *)(uintptr_t)sp, DC_THREADS_STACK_BYTES};
+	uint32_t first = 0, last = t->span_count;
+
+	while (first < last) {
+		uint32_t middle = first + (last - first) / 2;
+
+		if (t->spans[middle].end <= sp)
+			first = middle + 1;
+		else
+			last = middle;
+	}
+	if (first == t->span_count || t->spans[first].start > sp ||
+	    t->spans[first].end - sp > DC_THREADS_STACK_BYTES)
+		return DC_THREADS_STACK_BYTES; /* deeper, or mapped since we looked */
+	return t->spans[first].end - sp;
+}
+
+/* Up to the end of the mapping, or of what is allowed: a copy stops at the first page that cannot be read. */
+static uint32_t copy_stack(const struct taking *t, uint32_t tid, uint64_t sp, uint8_t *to)
+{
+	const size_t bytes = stack_bytes_at(t, sp);
+	struct iovec here = {to, bytes};
+	struct iovec there = {(void *)(uintptr_t)sp, bytes};
 	ssize_t n = process_vm_readv((pid_t)tid, &here, 1, &there, 1, 0);
 
 	return n > 0 ? (uint32_t)n & ~7u : 0;
@@ -390,7 +419,7 @@ static void copy_and_let_go(struct taking *t, struct thread *th, const machine_r
 	if (supported == 0) {
 		take_regs(m, c->regs);
 		c->reg_count = DC_REGS;
-		c->stack_bytes = copy_stack(th->tid, c->regs[DC_REG_SP], c->stack);
+		c->stack_bytes = copy_stack(t, th->tid, c->regs[DC_REG_SP], c->stack);
 		take_syscall(m, &th->state);
 		let_wait_again(th->tid, m);
 	}
@@ -548,6 +577,21 @@ static int list_threads(struct taking *t, uint32_t *ret_tids)
 	return count;
 }
 
+/* Writable mappings; of a process with very many only the first. */
+static void list_spans(struct taking *t)
+{
+	char path[32], line[512];
+	CLEANUP(fclose) FILE *f = NULL;
+	struct span s;
+	char rights[5];
+
+	snprintf(path, sizeof(path), "/proc/%u/maps", t->pid);
+	f = fopen(path, "re");
+	while (f && t->span_count < SPANS_MAX && fgets(line, sizeof(line), f))
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s", &s.start, &s.end, rights) == 3 && rights[1] == 'w')
+			t->spans[t->span_count++] = s;
+}
+
 static int open_tasks(struct taking *t)
 {
 	struct dc_proc_stat st;
@@ -596,7 +640,8 @@ static int take_all(struct taking *t)
 	CLEANUP(free) uint32_t *tids = calloc(DC_THREADS_MAX, sizeof(*tids));
 	CLEANUP(free) uint64_t *held = calloc(DC_THREADS_MAX, sizeof(*held));
 	CLEANUP(free) uint8_t *stack = malloc(DC_THREADS_STACK_BYTES);
-	int count = tids && held && stack ? open_tasks(t) : -ENOMEM;
+	CLEANUP(free) struct span *spans = calloc(SPANS_MAX, sizeof(*spans));
+	int count = tids && held && stack && spans ? open_tasks(t) : -ENOMEM;
 
 	if (count == 0)
 		count = list_threads(t, tids);
@@ -605,6 +650,8 @@ static int take_all(struct taking *t)
 	memset(stack, 1, DC_THREADS_STACK_BYTES);
 	t->copy.stack = stack;
 	t->held_ns = held;
+	t->spans = spans;
+	list_spans(t);
 	for (int i = 0; i < count && t->result == 0; i++) {
 		take_one(t, tids[i]);
 		wait_late(t, LATE_MAX - 1);
