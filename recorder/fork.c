@@ -13,7 +13,7 @@
  *
  * The leader of a child has its parent's lane in dc_thread_self until it forgets it, and that lane's page may be handed
  * to another thread of the child. Raw clone() and _Fork() run no hooks: there the recorder sees to it when it starts
- * (start.c: pages_inherit()), but such a child must not go back to an event it has interrupted.
+ * (pages.c: pages_inherit()), but such a child must not go back to an event it has interrupted.
  */
 #include <pthread.h>
 #include <string.h>

@@ -9,6 +9,7 @@
 #include <sys/prctl.h>
 
 #include "recorder/recorder.h"
+#include "recorder/text.h"
 
 static struct dc_host host;
 static uint32_t host_known;
@@ -72,14 +73,6 @@ const struct dc_host *dc_host(void)
 
 /* ---- the process ---- */
 
-static uint64_t decimal(const char *text)
-{
-	uint64_t v = 0;
-	for (; *text >= '0' && *text <= '9'; text++)
-		v = v * 10 + (uint64_t)(*text - '0');
-	return v;
-}
-
 static uint64_t start_time(void)
 {
 	char text[1024];
@@ -88,7 +81,7 @@ static uint64_t start_time(void)
 	char *p = strrchr(text, ')'); /* field 2 may hold spaces */
 	for (int field = 2; p && field < 22; field++)
 		p = strchr(p + 1, ' ');
-	return p ? decimal(p + 1) : 0;
+	return p ? dc_text_decimal(p + 1) : 0;
 }
 
 static uint64_t pid_namespace(void)
@@ -96,7 +89,7 @@ static uint64_t pid_namespace(void)
 	char text[40]; /* "pid:[4026531836]" */
 	long n = dc_sys(SYS_readlinkat, AT_FDCWD, "/proc/self/ns/pid", text, sizeof text - 1);
 	text[n > 0 ? n : 0] = 0;
-	return n > 5 ? decimal(text + 5) : 0;
+	return n > 5 ? dc_text_decimal(text + 5) : 0;
 }
 
 static struct dc_self self_at_load;

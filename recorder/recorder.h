@@ -6,8 +6,8 @@
  *                 state before the first event, and starts a ring of its own; behind it, in the same mapping,
  *   threads       a page of struct dc_thread per lane, wiped likewise, touched only when used
  *   mirrors       plain memory that a child inherits: sites, strings and modules (sites.c, modules.c), so that ids stay
- *                 what they were, and the address of the control mapping (start.c: lasting), so that enable words stay
- *                 readable and the child's own goes to the same place
+ *                 what they were, and the address of the control mapping (switches.c), so that enable words stay readable
+ *                 and the child's own goes to the same place
  *
  * PHASES   none -> starting -> on <-> stopped        failed start: off (dc_start() may try again)
  *          one thread starts (compare-exchange); first events of others wait for it, a few starts long at most; those
@@ -53,7 +53,7 @@ static_assert(sizeof(struct dc_thread) <= DC_PAGE_BYTES, "a thread is one page")
 
 struct dc_recorder {
 	uint32_t phase; /* enum dc_phase */
-	uint32_t pages_taken; /* whether this page and those of the threads are of this image: start.c */
+	uint32_t pages_taken; /* whether this page and those of the threads are of this image: pages.c */
 	uint8_t *map; /* the ring */
 	uint64_t map_bytes;
 	struct dc_ring_header *header;
@@ -98,13 +98,19 @@ static_assert(sizeof(struct dc_recorder) <= DC_PAGE_BYTES, "wiped as one page");
 
 /* start.c */
 extern uint8_t dc_image; /* 1..255: counts the rings of this line of processes, so that a child knows its parent's marks */
-extern struct dc_recorder *dc_recorder; /* NULL until the first event; then for good */
-void dc_pages_keep(struct dc_recorder *r); /* in a child: nobody has a lane in them any more */
 bool dc_recorder_on(void); /* starts it if nobody has; true: record */
 void dc_missed(void); /* dc_recorder_on() said no: counts the event, unless recording is off on purpose */
 void dc_lost_early(struct dc_recorder *r);
+
+/* pages.c */
+extern struct dc_recorder *dc_recorder; /* NULL until the first event; then for good */
+struct dc_recorder *dc_recorder_page(void); /* of this image; made if there is none yet. NULL: no memory */
+void dc_pages_keep(struct dc_recorder *r); /* in a child: nobody has a lane in them any more */
 bool dc_pages_locked(void); /* mlockall(MCL_FUTURE): every page that is mapped is resident */
+uint32_t dc_pages_threads(void); /* pages behind the recorder's */
 size_t dc_recorder_bytes(void); /* of its page and those of the threads */
+#define DC_TURNS 6000u /* a few starts long: 4,000 of ten-odd ns, as long as one takes; the rest yields the CPU */
+void dc_turn(uint32_t i); /* the @i-th, while another thread is at it */
 
 /*
  * fork.c: around everything that works with the recorder, not just with a thread's page.
@@ -190,6 +196,37 @@ struct dc_settings {
 	const char *name; /* NULL: the kernel's */
 };
 void dc_settings_read(const struct dc_opts *opts, struct dc_settings *ret_settings);
+
+/* place.c */
+struct dc_place {
+	char dir[80];
+	int64_t bytes; /* of the directory itself */
+	uint32_t uid; /* ours */
+	int fd; /* of the directory; -1: not open */
+};
+int dc_place_open(struct dc_place *p, const char *asked); /* @asked NULL: the default. The fd is the caller's to close */
+bool dc_place_nearly_empty(const struct dc_place *p, uint64_t memory_bytes); /* nothing to sweep, at this size of ours */
+int dc_place_cap(const struct dc_place *p, uint64_t memory_bytes, uint64_t *ret_cap); /* 0, -ENOSPC: too little */
+
+/* ring.c */
+struct dc_making { /* a ring that comes to be */
+	struct dc_recorder *r;
+	struct dc_settings settings;
+	struct dc_place place;
+	struct dc_ring_header layout;
+	struct dc_self self;
+	uint32_t clock; /* DC_CLOCK_* */
+	int fd; /* of the ring, which holds the lock; -1: none yet */
+};
+int dc_ring_make(struct dc_making *m); /* all but the magic; on error dc_ring_undo() is due */
+void dc_ring_undo(struct dc_making *m);
+
+/* switches.c */
+void dc_switches_save(void); /* before a ring is made: those of the parent */
+int dc_switches_map(struct dc_recorder *r, const struct dc_ring_header *layout);
+void dc_switches_restore(struct dc_recorder *r);
+void dc_switches_off(void); /* sites of a process that cannot record look at words that say off */
+void dc_switches_stop(struct dc_recorder *r, bool stopped); /* and go on */
 
 /* crash.c */
 void dc_crash_watch(void); /* at start: fatal signals that nobody handles */
