@@ -200,7 +200,7 @@ static int functions_print(struct report *r, const struct functions *f)
 	const uint64_t whole = r->samples.cpu_ns;
 	struct table t;
 
-	table_init(&t, "SELF>|TOTAL>|SAMPLES>|FUNCTION|MODULE");
+	table_init(&t, "SELF>|TOTAL>|SAMPLES>|FUNCTION|MODULE|");
 	for (uint32_t i = 0; i < f->count && i < r->o->top; i++) {
 		if (r->o->json) {
 			function_json(&r->json, &f->items[i], whole);
@@ -273,7 +273,7 @@ static void off_threads(struct report *r)
 {
 	struct table t;
 
-	table_init(&t, "OFF CPU>|SWITCHES>|PREEMPTED>|LONGEST>|THREAD");
+	table_init(&t, "OFF CPU>|SWITCHES>|PREEMPTED>|LONGEST>|THREAD|");
 	for (uint32_t i = 0; i < r->samples.thread_count; i++) {
 		const struct thread_tally *thread = &r->samples.threads[i];
 
