@@ -22,6 +22,7 @@
 
 struct report_options {
 	uint64_t top;
+	bool no_inlines;
 	bool json;
 	struct cut_options cut;
 };
@@ -36,6 +37,10 @@ static const struct option report_option_table[] = {
 	 .help = "at most N rows",
 	 .min = 1,
 	 .max = 1000000},
+	{.name = "no-inlines",
+	 .type = OPTION_FLAG,
+	 .at = offsetof(struct report_options, no_inlines),
+	 .help = "hot-functions: what was inlined counts for the function it is in"},
 	{.name = "json",
 	 .type = OPTION_FLAG,
 	 .at = offsetof(struct report_options, json),
@@ -73,7 +78,7 @@ struct functions {
 	const struct tally *tally;
 	uint32_t number;
 	bool innermost;
-	int error;
+	bool no_inlines;
 };
 
 static int by_name(const void *left, const void *right)
@@ -119,8 +124,11 @@ static struct function *function_of(struct functions *f, const struct call *c)
 static int add_call(void *arg, const struct call *c)
 {
 	struct functions *f = arg;
-	struct function *function = function_of(f, c);
+	struct function *function;
 
+	if (c->inlined && f->no_inlines)
+		return 0;
+	function = function_of(f, c);
 	if (!function)
 		return -ENOMEM;
 	if (f->innermost) {
@@ -217,7 +225,7 @@ static int functions_print(struct report *r, const struct functions *f)
 
 static int hot_functions(struct report *r)
 {
-	struct functions f = {0};
+	struct functions f = {.no_inlines = r->o->no_inlines};
 	int e = add_functions(r, &f);
 
 	if (e == 0 && f.count)

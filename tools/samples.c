@@ -264,9 +264,10 @@ static int note_end(void *arg, const struct dc_sample_view *v)
 	return 0;
 }
 
-/* Names that the ring's lanes know better than the kernel. */
+/* Names that the ring's lanes know better than the kernel; the first thread bears its process's. */
 static void name_threads(struct dc_capture *c, unsigned process, struct samples *s)
 {
+	const struct dc_process *p = dc_capture_process(c, process);
 	uint32_t count;
 	const struct dc_ring_lane *lanes = dc_capture_lanes(c, process, &count);
 
@@ -274,6 +275,9 @@ static void name_threads(struct dc_capture *c, unsigned process, struct samples 
 		for (uint32_t k = 0; k < count; k++)
 			if (lanes[k].tid == s->threads[i].tid && lanes[k].comm[0])
 				snprintf(s->threads[i].name, sizeof(s->threads[i].name), "%.15s", lanes[k].comm);
+	for (uint32_t i = 0; i < s->thread_count; i++)
+		if (!s->threads[i].name[0] && (s->threads[i].tid == p->pid || s->threads[i].tid == p->ns_pid))
+			snprintf(s->threads[i].name, sizeof(s->threads[i].name), "%.15s", p->name);
 }
 
 static int by_cpu(const void *left, const void *right)

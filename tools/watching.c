@@ -47,6 +47,7 @@ int watching_configure(const struct watching_options *o, struct watching_places 
 	ret_config->budget.cooldown_ns = o->cooldown;
 	ret_config->disk_bytes = o->disk;
 	ret_config->sample_hz = (uint32_t)o->sample;
+	ret_config->sample_bytes = o->sample_memory;
 	ret_config->sample_stacks = strcmp(o->stacks, "fp") == 0     ? DC_STACKS_FRAME_POINTERS
 				    : strcmp(o->stacks, "copy") == 0 ? DC_STACKS_COPY
 								     : DC_STACKS_AUTO;

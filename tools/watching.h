@@ -20,6 +20,7 @@ struct watching_options {
 	int64_t cooldown;
 	uint64_t disk;
 	uint64_t sample;
+	uint64_t sample_memory;
 	const char *stacks;
 	const char *threads;
 	bool pwrite;
@@ -60,6 +61,9 @@ int watching_configure(const struct watching_options *o, struct watching_places 
 	{.name = "stacks", .type = OPTION_CHOICE, .at = WATCHING_MEMBER(of, stacks), .value = "auto|fp|copy",        \
 	 .help = "follow frame pointers, or copy registers and stack to unwind them later; auto looks at the program", \
 	 .choices = "auto|fp|copy", .fallback = "auto"},                                                             \
+	{.name = "sample-memory", .type = OPTION_SIZE, .at = WATCHING_MEMBER(of, sample_memory), .value = "SIZE",    \
+	 .help = "how much memory sampled stacks may take, per CPU; 0: 8 MiB, less where that is too much",          \
+	 .fallback = "0", .max = UINT64_C(1) << 30},                                                                 \
 	{.name = "threads", .type = OPTION_CHOICE, .at = WATCHING_MEMBER(of, threads), .value = "on|off",            \
 	 .help = "at a trigger, stop each thread for the fraction of a millisecond its stack takes to copy",         \
 	 .choices = "on|off", .fallback = "on"},                                                                     \

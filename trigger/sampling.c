@@ -41,6 +41,7 @@ static void on_forked(void *arg, uint32_t parent, uint32_t pid)
 int dc_sampling_open(struct dc_watcher *w)
 {
 	const struct dc_sampler_config config = {.hz = w->config.sample_hz,
+						 .ring_bytes = w->config.sample_bytes,
 						 .stacks = w->config.sample_stacks,
 						 .host = w->config.sample_host,
 						 .mapped = on_mapped,

@@ -36,6 +36,7 @@ struct dc_watcher_config {
 	bool settle;
 	uint32_t sample_hz; /* 0: off (trigger/sampler.h) */
 	enum dc_sample_stacks sample_stacks;
+	uint64_t sample_bytes; /* of stacks, per CPU; 0: what the sampler thinks right */
 	bool sample_bare; /* also processes that a sampled one makes and that have no ring */
 	bool stop_alone;  /* end when no process is left alive */
 	bool sample_host; /* the whole host, where that is allowed */
