@@ -14,10 +14,12 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <link.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -341,6 +343,45 @@ static void test_process_gone(void **state)
 	assert_int_equal(entry_of(m, child.at, &path)->until_ns, 0);
 }
 
+static void *wait_on(void *arg)
+{
+	if (write(*(int *)arg, "x", 1) == 1)
+		pause();
+	return NULL;
+}
+
+/* The first thread may end before the others; they show what is there. */
+static void test_first_thread_ended(void **state)
+{
+	CLEANUP(dc_maps) struct dc_maps *m = dc_maps_new();
+	const struct dc_map_entry *e;
+	struct dc_proc_stat st;
+	const char *path;
+	pthread_t thread;
+	int ready[2];
+	char byte;
+
+	(void)state;
+	assert_int_equal(pipe(ready), 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		pthread_create(&thread, NULL, wait_on, &ready[1]);
+		syscall(SYS_exit, 0);
+	}
+	assert_int_equal(read(ready[0], &byte, 1), 1);
+	do
+		assert_int_equal(dc_proc_stat((uint32_t)pid, &st), 0);
+	while (st.state != 'Z');
+	assert_int_equal(look(m, pid), 0);
+	e = entry_of(m, (const void *)(uintptr_t)strlen, &path);
+	assert_non_null(e);
+	assert_id(e, library());
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	close(ready[0]);
+	close(ready[1]);
+}
+
 /* The same pid at another time is another process, of which nothing is taken. */
 static void test_pid_of_another(void **state)
 {
@@ -552,7 +593,7 @@ int main(void)
 		cmocka_unit_test(test_deleted),	      cmocka_unit_test(test_replaced),	     cmocka_unit_test(test_process_gone),
 		cmocka_unit_test(test_pid_of_another), cmocka_unit_test(test_without_rights), cmocka_unit_test(test_mark),
 		cmocka_unit_test(test_bounded),	      cmocka_unit_test(test_due),	     cmocka_unit_test(test_kernel),
-		cmocka_unit_test(test_modules),
+		cmocka_unit_test(test_modules),	      cmocka_unit_test(test_first_thread_ended),
 	};
 	return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

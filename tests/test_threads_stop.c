@@ -212,6 +212,14 @@ static char state_of(pid_t pid)
 	return dc_proc_stat((uint32_t)pid, &st) == 0 ? st.state : '?';
 }
 
+static void until_state(pid_t pid, char state)
+{
+	for (int64_t until = now_ns() + INT64_C(10000000000); state_of(pid) != state;) {
+		assert_true(now_ns() < until);
+		nap(1);
+	}
+}
+
 static pthread_mutex_t locks[2] = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_MUTEX_INITIALIZER};
 
 static void *deadlock(void *arg)
@@ -268,8 +276,10 @@ static void test_deadlocked(void **state)
 static void work_stopped(void)
 {
 	STAND(0);
-	for (;;)
+	for (;;) {
 		raise(SIGSTOP);
+		atomic_fetch_add(&shared->woken, 1);
+	}
 }
 
 /* A process that is stopped is copied and stays stopped; it goes on when it is told to, once. */
@@ -280,20 +290,20 @@ static void test_stopped(void **state)
 
 	(void)state;
 	wait_ready(1);
-	while (state_of(pid) != 'T')
-		nap(1);
+	until_state(pid, 'T');
 	for (unsigned i = 0; i < 20; i++) {
 		t = take(pid);
 		assert_int_equal(t.taken, 1);
 		assert_taken(found_thread((uint32_t)pid), shared->at[0]);
 		assert_int_equal(found[0].state.state, 'T');
-		nap(1);
-		assert_int_equal(state_of(pid), 'T');
+		until_state(pid, 'T'); /* it stops anew, in the kernel */
+		assert_int_equal(atomic_load(&shared->woken), 0);
 	}
 	kill(pid, SIGCONT);
-	nap(20);
-	while (state_of(pid) != 'T') /* the next SIGSTOP of its own */
+	for (int64_t until = now_ns() + INT64_C(10000000000); !atomic_load(&shared->woken) && now_ns() < until;)
 		nap(1);
+	until_state(pid, 'T'); /* the next SIGSTOP of its own */
+	assert_int_equal(atomic_load(&shared->woken), 1);
 	child_kill(pid);
 }
 
@@ -900,6 +910,32 @@ static void test_ends_with_the_stack(void **state)
 	child_kill(pid);
 }
 
+static void work_without_first(void)
+{
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, sleep_on, (void *)1);
+	atomic_fetch_add(&shared->ready, 1);
+	pthread_exit(NULL);
+}
+
+/* A process whose first thread has ended goes on in the others. */
+static void test_first_has_ended(void **state)
+{
+	pid_t pid = child_start(work_without_first);
+	struct dc_threads_totals t;
+
+	(void)state;
+	wait_ready(2);
+	until_state(pid, 'Z');
+	t = take(pid);
+	assert_int_equal(t.threads, 2);
+	assert_int_equal(t.taken, 1);
+	assert_int_equal(found_thread((uint32_t)pid)->state.state, 'Z');
+	assert_taken(found_thread(shared->tids[1]), shared->at[1]);
+	child_kill(pid);
+}
+
 static void work_many(void)
 {
 	pthread_attr_t small;
@@ -936,7 +972,8 @@ int main(void)
 		cmocka_unit_test(test_budget),	      cmocka_unit_test(test_disk_full),	 cmocka_unit_test(test_ends_midway),
 		cmocka_unit_test(test_waits_go_on),   cmocka_unit_test(test_signals_pass),
 		cmocka_unit_test(test_handlers_interrupt), cmocka_unit_test(test_cut),
-		cmocka_unit_test(test_ends_with_the_stack), cmocka_unit_test(test_many),
+		cmocka_unit_test(test_ends_with_the_stack), cmocka_unit_test(test_first_has_ended),
+		cmocka_unit_test(test_many),
 	};
 
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "trigger/maps.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -290,9 +291,9 @@ static void hold(int proc_fd, struct mapping *p, bool *map_files)
 	snprintf(name, sizeof(name), "map_files/%" PRIx64 "-%" PRIx64, p->start, p->vma_end);
 	if (*map_files)
 		r = hold_by(proc_fd, name, p, true);
-	if (r != -EACCES && r != -EPERM)
+	if (r != -EACCES && r != -EPERM && r != -ENOENT)
 		return;
-	*map_files = false; /* for nothing of this process, then */
+	*map_files = r == -ENOENT; /* no rights: for nothing of this process, then */
 	if (p->flags & DC_MAP_GONE || p->path[0] != '/')
 		return;
 	snprintf(name, sizeof(name), "root%s", p->path);
@@ -406,6 +407,35 @@ static int merge(struct dc_maps *m, struct found *f, int64_t now)
 	return 0;
 }
 
+/*
+ * Where the first thread has ended and others go on, only theirs show the address space. Its own directory in place of the
+ * process's: that has the files, too. Return: 0, -ESRCH.
+ */
+static int look_through_thread(int *proc_fd)
+{
+	int task_fd = openat(*proc_fd, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd = -1;
+	DIR *d = task_fd >= 0 ? fdopendir(task_fd) : NULL;
+	struct dirent *e;
+
+	if (!d) {
+		if (task_fd >= 0)
+			close(task_fd);
+		return -ESRCH;
+	}
+	while ((e = readdir(d))) /* the last: the first is the one that has ended */
+		if (e->d_name[0] != '.') {
+			if (fd >= 0)
+				close(fd);
+			fd = openat(task_fd, e->d_name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		}
+	closedir(d);
+	if (fd < 0)
+		return -ESRCH;
+	close(*proc_fd);
+	*proc_fd = fd;
+	return 0;
+}
+
 static bool is_process(uint32_t pid, uint64_t start_time)
 {
 	struct dc_proc_stat st;
@@ -430,6 +460,8 @@ static int look(struct dc_maps *m, uint32_t pid, uint64_t start_time, int64_t no
 	if (!is_process(pid, start_time))
 		return -ESRCH;
 	r = read_maps(proc_fd, &f);
+	if (r == -ESRCH && f.count == 0 && look_through_thread(&proc_fd) == 0)
+		r = read_maps(proc_fd, &f);
 	if (r < 0)
 		return r == -EPERM ? -EACCES : r == -ENOENT ? -ESRCH : r;
 	hold_all(proc_fd, &f);

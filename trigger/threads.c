@@ -578,14 +578,14 @@ static int list_threads(struct taking *t, uint32_t *ret_tids)
 }
 
 /* Writable mappings; of a process with very many only the first. */
-static void list_spans(struct taking *t)
+static void list_spans(struct taking *t, uint32_t tid)
 {
-	char path[32], line[512];
+	char path[64], line[512];
 	CLEANUP(fclose) FILE *f = NULL;
 	struct span s;
 	char rights[5];
 
-	snprintf(path, sizeof(path), "/proc/%u/maps", t->pid);
+	snprintf(path, sizeof(path), "/proc/%u/task/%u/maps", t->pid, tid);
 	f = fopen(path, "re");
 	while (f && t->span_count < SPANS_MAX && fgets(line, sizeof(line), f))
 		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s", &s.start, &s.end, rights) == 3 && rights[1] == 'w')
@@ -651,7 +651,8 @@ static int take_all(struct taking *t)
 	t->copy.stack = stack;
 	t->held_ns = held;
 	t->spans = spans;
-	list_spans(t);
+	if (count)
+		list_spans(t, tids[count - 1]); /* the first may have ended, and then shows none */
 	for (int i = 0; i < count && t->result == 0; i++) {
 		take_one(t, tids[i]);
 		wait_late(t, LATE_MAX - 1);
