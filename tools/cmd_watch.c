@@ -16,7 +16,6 @@ struct watch_options {
 	int64_t grace;
 	const char *on_death;
 	const char *sweep;
-	const char *settle;
 	uint64_t level;
 };
 
@@ -75,13 +74,6 @@ static const struct option watch_option_table[] = {
 	 .help = "remove rings of programs that are gone, when their grace is over",
 	 .choices = "yes|no",
 	 .fallback = "yes"},
-	{.name = "settle",
-	 .type = OPTION_CHOICE,
-	 .at = offsetof(struct watch_options, settle),
-	 .value = "yes|no",
-	 .help = "settle captures: make them small, when there is time",
-	 .choices = "yes|no",
-	 .fallback = "yes"},
 	{.name = "level",
 	 .type = OPTION_COUNT,
 	 .at = offsetof(struct watch_options, level),
@@ -106,7 +98,6 @@ static void configure(const struct watch_options *o, struct dc_watcher_config *c
 	c->on_death = is_yes(o->on_death);
 	c->sweep = is_yes(o->sweep);
 	c->sample_host = geteuid() == 0;
-	c->settle = is_yes(o->settle);
 	c->zstd_level = (int)o->level;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What `dashcam run` and `dashcam watch` have in common: the same options, and the watcher they configure. */
+/* What `dashcam run`, `dashcam watch` and `dashcam attach` have in common: the same options, and the watcher they configure. */
 #pragma once
 
 #include <stdbool.h>
@@ -23,6 +23,7 @@ struct watching_options {
 	uint64_t sample_memory;
 	const char *stacks;
 	const char *threads;
+	const char *settle;
 	bool pwrite;
 };
 
@@ -67,6 +68,9 @@ int watching_configure(const struct watching_options *o, struct watching_places 
 	{.name = "threads", .type = OPTION_CHOICE, .at = WATCHING_MEMBER(of, threads), .value = "on|off",            \
 	 .help = "at a trigger, stop each thread for the fraction of a millisecond its stack takes to copy",         \
 	 .choices = "on|off", .fallback = "on"},                                                                     \
+	{.name = "settle", .type = OPTION_CHOICE, .at = WATCHING_MEMBER(of, settle), .value = "yes|no",              \
+	 .help = "settle captures: make them small, unwind and name their stacks",                                   \
+	 .choices = "yes|no", .fallback = "yes"},                                                                    \
 	{.name = "pwrite", .type = OPTION_FLAG, .at = WATCHING_MEMBER(of, pwrite),                                   \
 	 .help = "write with pwrite, do not try io_uring"}
 /* clang-format on */
