@@ -153,6 +153,14 @@ int dc_capture_check(struct dc_capture *c, const struct dc_block_ref *b)
 	return r == -EBADMSG ? 0 : r;
 }
 
+int dc_capture_stored(struct dc_capture *c, const struct dc_block_ref *b, const uint8_t **ret_stored)
+{
+	int r = read_stored(c, b);
+
+	*ret_stored = c->stored;
+	return r;
+}
+
 /* Of a compressed block that has been read: the first @room bytes, or all of them when there are no more. */
 static int decompress(struct dc_capture *c, const struct dc_block_ref *b, size_t room, size_t *ret_bytes)
 {

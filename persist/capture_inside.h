@@ -144,6 +144,9 @@ int dc_capture_pread(const struct dc_capture *c, void *to, size_t bytes, uint64_
  */
 int dc_capture_payload(struct dc_capture *c, const struct dc_block_ref *b, const uint8_t **ret_payload);
 
+/* The same as it is stored, stored_bytes of it: to be copied. */
+int dc_capture_stored(struct dc_capture *c, const struct dc_block_ref *b, const uint8_t **ret_stored);
+
 /* The same of at most the first @room bytes, for a look at the head of a block. */
 int dc_capture_prefix(struct dc_capture *c, const struct dc_block_ref *b, size_t room,
 		      const uint8_t **ret_payload, size_t *ret_bytes);

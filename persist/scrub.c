@@ -17,13 +17,10 @@
 
 #include "ipc/cleanup.h"
 #include "ipc/scrub.h"
-#include "persist/capture_inside.h"
 #include "persist/columns.h"
-#include "persist/writer.h"
+#include "persist/rewrite.h"
 
 #define CHUNKS_PER_BLOCK 24u /* of 32 KiB at most, so that any fit one payload */
-
-DC_DEFINE_CLEANUP(dc_capture, struct dc_capture *, dc_capture_close)
 
 struct scrub {
 	struct dc_capture *c;
@@ -184,11 +181,8 @@ static int write_process(struct scrub *s, uint32_t process, uint32_t *at)
 static int write_all(struct scrub *s)
 {
 	uint32_t at = 0;
-	struct stat st;
-	int r = fstat(s->c->fd, &st) < 0 ? -errno : 0;
+	int r = dc_rewrite_owner(s->c, s->w);
 
-	if (r == 0 && (st.st_uid != geteuid() || st.st_gid != getegid()))
-		r = dc_writer_owner(s->w, st.st_uid, st.st_gid);
 	if (r == 0)
 		r = copy_blocks(s, DC_BLOCK_INCIDENT, UINT32_MAX);
 	for (uint32_t p = 0; r == 0 && p < s->c->process_count; p++)
@@ -199,22 +193,6 @@ static int write_all(struct scrub *s)
 	return r;
 }
 
-/* The capture keeps its identity. */
-static int file_block(struct dc_capture *c, struct dc_file_block *ret_file)
-{
-	const uint8_t *payload;
-
-	for (uint32_t i = 0; i < c->block_count; i++) {
-		if (c->blocks[i].type != DC_BLOCK_FILE || c->blocks[i].plain_bytes < sizeof(*ret_file) ||
-		    dc_capture_payload(c, &c->blocks[i], &payload) < 0)
-			continue;
-		memcpy(ret_file, payload, sizeof(*ret_file));
-		ret_file->settled = 0;
-		return 0;
-	}
-	return -ENODATA;
-}
-
 static int scrub_to_raw(struct scrub *s, int dir_fd, const char *name)
 {
 	struct dc_file_block file;
@@ -223,7 +201,8 @@ static int scrub_to_raw(struct scrub *s, int dir_fd, const char *name)
 	if (r == 0)
 		r = order_chunks(s);
 	if (r == 0)
-		r = file_block(s->c, &file);
+		r = dc_rewrite_file_block(s->c, &file);
+	file.settled = 0;
 	if (r == 0)
 		r = dc_writer_open_as(dir_fd, name, DC_WRITER_SETTLED, 2, &file, &s->w);
 	if (r == 0)
@@ -238,11 +217,9 @@ int dc_scrub(int dir_fd, const char *name, const char *const *keys, unsigned cou
 {
 	CLEANUP(dc_capture) struct dc_capture *c = NULL;
 	CLEANUP(scrub) struct scrub s = {.keys = keys, .key_count = count};
-	char path[512], why[160];
 	int r;
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", dir_fd, name);
-	r = dc_capture_open(path, &c, why);
+	r = dc_rewrite_open(dir_fd, name, &c);
 	if (r < 0)
 		return r;
 	s.c = c;

@@ -28,12 +28,10 @@
 #include <sys/stat.h>
 
 #include "ipc/cleanup.h"
-#include "persist/capture_inside.h"
 #include "persist/columns.h"
 #include "persist/columns_parse.h"
+#include "persist/rewrite.h"
 #include "persist/settle_samples.h"
-
-DC_DEFINE_CLEANUP(dc_capture, struct dc_capture *, dc_capture_close)
 
 #define ADDRESSES_MAX (1u << 18) /* of DC_STACK() events, to be named */
 #define GROUP_BYTES (1u << 20) /* chunk bytes of one COLUMNS block */
@@ -358,22 +356,6 @@ static int settle_process(struct settler *s, uint32_t process, uint32_t *place)
 
 /* --- the whole --- */
 
-static int read_file_block(struct dc_capture *c, struct dc_file_block *ret_file)
-{
-	for (uint32_t i = 0; i < c->block_count; i++) {
-		const uint8_t *payload;
-
-		if (c->blocks[i].type != DC_BLOCK_FILE || c->blocks[i].plain_bytes < sizeof *ret_file)
-			continue;
-		if (dc_capture_payload(c, &c->blocks[i], &payload) < 0)
-			continue;
-		memcpy(ret_file, payload, sizeof *ret_file);
-		ret_file->settled = 1;
-		return 0;
-	}
-	return -ENODATA;
-}
-
 /*
  * Nothing that is whole may be left behind: chunks of a process whose tables are lost, chunks stored in a way that
  * only settled files use, or more than the reader takes. Then the raw file is worth more than a settled one.
@@ -406,18 +388,6 @@ static int prepare(struct settler *s)
 	return r == 0 && (!s->payload || !s->joined) ? -ENOMEM : r;
 }
 
-/* The settled file belongs to whom the raw one belonged to. */
-static int keep_owner(struct settler *s)
-{
-	struct stat st;
-
-	if (fstat(s->c->fd, &st) < 0)
-		return -errno;
-	if (st.st_uid == geteuid() && st.st_gid == getegid())
-		return 0;
-	return dc_writer_owner(s->w, st.st_uid, st.st_gid);
-}
-
 static int write_all(struct settler *s)
 {
 	uint32_t place = 0;
@@ -431,24 +401,6 @@ static int write_all(struct settler *s)
 	return r;
 }
 
-/* Evicted, removed or replaced meanwhile: then there is nothing to settle any more. */
-static int still_there(const struct settler *s, int dir_fd, const char *name)
-{
-	struct stat opened, named;
-
-	if (fstat(s->c->fd, &opened) < 0 || fstatat(dir_fd, name, &named, AT_SYMLINK_NOFOLLOW) < 0)
-		return -errno;
-	return opened.st_dev == named.st_dev && opened.st_ino == named.st_ino ? 0 : -ESTALE;
-}
-
-static int open_raw(int dir_fd, const char *name, struct dc_capture **ret_capture)
-{
-	char path[512], why[160];
-
-	snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dir_fd, name);
-	return dc_capture_open(path, ret_capture, why);
-}
-
 int dc_settle(int dir_fd, const char *name, const struct dc_settle_options *options, struct dc_settle_result *ret_result)
 {
 	static const struct dc_settle_options defaults;
@@ -456,7 +408,7 @@ int dc_settle(int dir_fd, const char *name, const struct dc_settle_options *opti
 	CLEANUP(dc_capture) struct dc_capture *c = NULL;
 	CLEANUP(settler) struct settler s = {0};
 	struct dc_file_block file;
-	int r = open_raw(dir_fd, name, &c);
+	int r = dc_rewrite_open(dir_fd, name, &c);
 
 	if (r < 0)
 		return r;
@@ -465,7 +417,8 @@ int dc_settle(int dir_fd, const char *name, const struct dc_settle_options *opti
 	s.c = c;
 	s.options = options ? options : &defaults;
 	s.result = &result;
-	r = read_file_block(c, &file);
+	r = dc_rewrite_file_block(c, &file);
+	file.settled = 1;
 	if (r == 0)
 		r = prepare(&s);
 	if (r == 0)
@@ -473,12 +426,12 @@ int dc_settle(int dir_fd, const char *name, const struct dc_settle_options *opti
 	if (r < 0)
 		return r;
 	dc_writer_level(s.w, s.options->zstd_level ? s.options->zstd_level : 3);
-	r = keep_owner(&s);
+	r = dc_rewrite_owner(c, s.w);
 	if (r == 0)
 		r = write_all(&s);
 	dc_writer_faults(s.w, c->fault_count + c->faults_more);
 	if (r == 0)
-		r = still_there(&s, dir_fd, name);
+		r = dc_rewrite_still_there(c, dir_fd, name);
 	if (r == 0)
 		r = dc_writer_close(TAKE(s.w), true);
 	if (r == 0 && ret_result)

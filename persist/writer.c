@@ -306,6 +306,12 @@ int dc_writer_block(struct dc_writer *w, uint16_t type, uint32_t process, const 
 	return write_block(w, type, 0, process, payload, bytes, bytes);
 }
 
+int dc_writer_block_stored(struct dc_writer *w, uint16_t type, uint16_t flags, uint32_t process, const void *stored,
+			   size_t bytes, size_t plain_bytes)
+{
+	return write_block(w, type, flags, process, stored, bytes, plain_bytes);
+}
+
 void dc_writer_level(struct dc_writer *w, int zstd_level)
 {
 	w->level = zstd_level;

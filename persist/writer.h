@@ -52,6 +52,9 @@ int dc_writer_reclaim(int dir_fd, const char *part);
 const char *dc_writer_method(const struct dc_writer *w);
 
 int dc_writer_block(struct dc_writer *w, uint16_t type, uint32_t process, const void *payload, size_t bytes);
+/* One that is stored already, with its flags (DC_BLOCK_ZSTD): out of another capture. */
+int dc_writer_block_stored(struct dc_writer *w, uint16_t type, uint16_t flags, uint32_t process, const void *stored,
+			   size_t bytes, size_t plain_bytes);
 /* Compressed by zstd when that is smaller (settle); the level is 3 unless set before the first such block. */
 void dc_writer_level(struct dc_writer *w, int zstd_level);
 int dc_writer_block_zstd(struct dc_writer *w, uint16_t type, uint32_t process, const void *payload, size_t bytes);
