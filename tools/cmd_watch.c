@@ -2,7 +2,6 @@
 /* dashcam watch: the watcher of a ring directory, as a service or in a terminal. */
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "ipc/cleanup.h"
 #include "tools/commands.h"
@@ -97,7 +96,6 @@ static void configure(const struct watch_options *o, struct dc_watcher_config *c
 	c->budget.per_hour = (uint32_t)o->per_hour;
 	c->on_death = is_yes(o->on_death);
 	c->sweep = is_yes(o->sweep);
-	c->sample_host = geteuid() == 0;
 	c->zstd_level = (int)o->level;
 }
 

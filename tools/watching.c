@@ -53,6 +53,7 @@ int watching_configure(const struct watching_options *o, struct watching_places 
 								     : DC_STACKS_AUTO;
 	ret_config->settle = strcmp(o->settle, "yes") == 0;
 	ret_config->threads = strcmp(o->threads, "on") == 0;
+	ret_config->sample_host = geteuid() == 0;
 	ret_config->log = log_line;
 	return EXIT_OK;
 }

@@ -57,8 +57,7 @@ static void describe(enum dc_perf_kind kind, const struct dc_perf_shape *shape, 
 		break;
 	case DC_PERF_CHANGES:
 		a->mmap = 1;
-		a->comm = a->comm_exec = a->task =
-			!shape->host; /* the host's are too many, and nobody's children matter */
+		a->comm = a->comm_exec = a->task = shape->tasks;
 		break;
 	case DC_PERF_ANCHOR:
 		a->disabled = 1;

@@ -34,6 +34,7 @@ struct dc_perf_shape {
 	uint32_t copy_bytes; /* of the stack, a multiple of 8; 0: frame pointers */
 	bool kernel; /* kernel mode too */
 	bool host; /* all processes of a CPU: pid is ignored */
+	bool tasks; /* DC_PERF_CHANGES: also who makes whom, and exec */
 	bool backward; /* an anchor's ring is overwritten */
 	uint32_t wakeup_bytes; /* an anchor's */
 };

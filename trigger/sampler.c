@@ -70,8 +70,9 @@ static void close_rings(struct dc_sampler *s)
 static int open_ring(const struct dc_sampler *s, struct cpu *c, enum ring_of ring, uint64_t bytes)
 {
 	const bool overwritten = ring != RING_CHANGES;
-	const struct dc_perf_shape shape = {.backward = overwritten,
-					    .wakeup_bytes = s->config.host ? (uint32_t)bytes / 2 : 1};
+	/* What nobody waits for must not wake: an interrupt for every record was most of the price of a switch. */
+	const bool eager = ring == RING_CHANGES && (!s->config.host || s->config.forked);
+	const struct dc_perf_shape shape = {.backward = overwritten, .wakeup_bytes = eager ? 1 : (uint32_t)bytes / 2};
 	uint64_t id;
 	int r = dc_perf_open(DC_PERF_ANCHOR, &shape, 0, c->cpu, &c->anchor[ring], &id);
 

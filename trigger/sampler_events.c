@@ -166,7 +166,8 @@ static int open_event(struct dc_sampler *s, struct group *g, enum dc_perf_kind k
 					    .off_period = UINT64_C(1) << g->shift,
 					    .copy_bytes = g->copy_bytes,
 					    .kernel = s->kernel,
-					    .host = g->root == 0};
+					    .host = g->root == 0,
+					    .tasks = g->root != 0 || s->config.forked};
 	CLEANUP(close_fd) int fd = -1;
 	struct event e = {.kind = (uint8_t)kind};
 	int r = dc_perf_open(kind, &shape, tid, c->cpu, &fd, &e.id);

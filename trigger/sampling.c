@@ -34,8 +34,7 @@ static void on_forked(void *arg, uint32_t parent, uint32_t pid)
 	struct dc_watcher *w = arg;
 
 	(void)parent;
-	if (w->config.sample_bare)
-		dc_roster_add_bare(w->roster, pid, true);
+	dc_roster_add_bare(w->roster, pid, true);
 }
 
 int dc_sampling_open(struct dc_watcher *w)
@@ -45,7 +44,7 @@ int dc_sampling_open(struct dc_watcher *w)
 						 .stacks = w->config.sample_stacks,
 						 .host = w->config.sample_host,
 						 .mapped = on_mapped,
-						 .forked = on_forked,
+						 .forked = w->config.sample_bare ? on_forked : NULL,
 						 .arg = w};
 
 	return dc_sampler_new(&config, &w->sampler);

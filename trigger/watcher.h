@@ -39,7 +39,7 @@ struct dc_watcher_config {
 	uint64_t sample_bytes; /* of stacks, per CPU; 0: what the sampler thinks right */
 	bool sample_bare; /* also processes that a sampled one makes and that have no ring */
 	bool stop_alone;  /* end when no process is left alive */
-	bool sample_host; /* the whole host, where that is allowed */
+	bool sample_host; /* the whole host, where that is allowed: a third of the price to what is sampled */
 	int zstd_level;
 	/* One line, lower case, no newline. */
 	void (*log)(void *arg, const char *line);
