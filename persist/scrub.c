@@ -3,7 +3,10 @@
  * Scrubbing goes through the reader: blocks that say who and when are copied, chunks are joined where they are
  * columns, scrubbed one by one (ipc/scrub.c) and written as a raw capture, which is settled again if it was.
  *
- *     FILE (settled = 0)  INCIDENT  { PROCESS TABLES CHUNKS... LOSS } ...  END
+ *     FILE (settled = 0)  INCIDENT  { PROCESS TABLES MAPS SAMPLES STACKS FRAMES NAMES CHUNKS... LOSS } ...  END
+ *
+ * Samples lose their registers and copied stacks, in which anything may be: those that were unwound keep their stack's
+ * functions and lines, others only say that they were.
  *
  * What cannot be looked into is left out: damaged blocks, and types this version does not know.
  */
@@ -19,6 +22,7 @@
 #include "ipc/scrub.h"
 #include "persist/columns.h"
 #include "persist/rewrite.h"
+#include "persist/stacks/sample.h"
 
 #define CHUNKS_PER_BLOCK 24u /* of 32 KiB at most, so that any fit one payload */
 
@@ -167,12 +171,61 @@ static int copy_blocks(struct scrub *s, uint16_t type, uint32_t process)
 	return r;
 }
 
+/* A sample without registers and copied stack, in which anything may be. */
+static size_t strip_sample(const struct dc_sample_parts *p, uint8_t *to)
+{
+	const size_t ips = 8 * (size_t)p->head.ip_count, extra = ((size_t)p->head.extra_bytes + 7) & ~(size_t)7;
+	struct dc_sample head = p->head;
+
+	head.reg_count = 0;
+	head.stack_bytes = 0;
+	head.bytes = (uint32_t)(sizeof(head) + ips + extra);
+	memcpy(to, &head, sizeof(head));
+	memcpy(to + sizeof(head), p->ips, ips);
+	memcpy(to + sizeof(head) + ips, p->extra, extra);
+	return head.bytes;
+}
+
+static int write_samples(struct scrub *s, const struct dc_block_ref *b)
+{
+	struct dc_sample_parts p;
+	const uint8_t *payload;
+	size_t used = 0;
+	int r = dc_capture_payload(s->c, b, &payload);
+
+	if (r == -EBADMSG) {
+		s->totals.blocks_left_out++;
+		return 0;
+	}
+	CLEANUP(free) uint8_t *stripped = r == 0 ? malloc((size_t)b->plain_bytes + 1) : NULL;
+	if (!stripped)
+		return r < 0 ? r : -ENOMEM;
+	for (size_t at = 0; dc_sample_at(payload + at, b->plain_bytes - at, &p) == 0; at += p.head.bytes)
+		used += strip_sample(&p, stripped + used);
+	return dc_writer_block_zstd(s->w, b->type, b->process, stripped, used);
+}
+
+/* Stacks as functions and lines tell nothing of what the program worked on. */
+static int write_stacks(struct scrub *s, uint32_t process)
+{
+	int r = copy_blocks(s, DC_BLOCK_MAPS, process);
+
+	for (uint32_t i = 0; r == 0 && i < s->c->block_count; i++)
+		if (s->c->blocks[i].type == DC_BLOCK_SAMPLES && s->c->blocks[i].process == process)
+			r = write_samples(s, &s->c->blocks[i]);
+	for (uint16_t type = DC_BLOCK_STACKS; r == 0 && type <= DC_BLOCK_NAMES; type++)
+		r = copy_blocks(s, type, process);
+	return r;
+}
+
 static int write_process(struct scrub *s, uint32_t process, uint32_t *at)
 {
 	int r = copy_blocks(s, DC_BLOCK_PROCESS, process);
 
 	if (r == 0)
 		r = copy_blocks(s, DC_BLOCK_TABLES, process);
+	if (r == 0)
+		r = write_stacks(s, process);
 	while (r == 0 && *at < s->c->chunk_count && s->c->chunks[s->order[*at]].process == process)
 		r = write_chunks(s, at);
 	return r == 0 ? copy_blocks(s, DC_BLOCK_LOSS, process) : r;
@@ -188,7 +241,7 @@ static int write_all(struct scrub *s)
 	for (uint32_t p = 0; r == 0 && p < s->c->process_count; p++)
 		r = write_process(s, p, &at);
 	for (uint32_t i = 0; i < s->c->block_count; i++)
-		s->totals.blocks_left_out += s->c->blocks[i].type > DC_BLOCK_END;
+		s->totals.blocks_left_out += s->c->blocks[i].type > DC_BLOCK_NAMES;
 	dc_writer_faults(s->w, s->c->fault_count + s->c->faults_more);
 	return r;
 }

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "ipc/registers.h"
+#include "persist/scrub.h"
 #include "persist/stacks/stacks.h"
 #include "persist/writer.h"
 #include "tests/capturemaker.h"
@@ -85,6 +86,9 @@ static struct ring_maker *ring_with_stack(const uint64_t *addresses, unsigned co
 
 	chunk_maker_stack(ring_maker_open_chunk(ring, lane, 1000), 1000, site, addresses, count);
 	ring_maker_put(ring, lane);
+	site = ring_maker_site(ring, &(struct maker_site){.name = "login", .kind = DC_KIND_INSTANT, .arg_count = 1,
+							  .types = {DC_TYPE_U64}, .keys = {"token"}});
+	ring_maker_event(ring, lane, DC_KIND_INSTANT, 1001, site, (struct maker_arg[]){MAKE_U64(7)}, 1);
 	return ring;
 }
 
@@ -207,6 +211,46 @@ static void test_settled(void **state)
 	assert_int_equal(faults(c), 0);
 	assert_true(dc_capture_bytes(c) < 60000);
 	dc_capture_close(c);
+}
+
+static int has_no_bytes(void *arg, const struct dc_sample_view *v)
+{
+	assert_int_equal(v->head.reg_count, 0);
+	assert_int_equal(v->head.stack_bytes, 0);
+	++*(unsigned *)arg;
+	return 0;
+}
+
+static void test_scrubbed(void **state)
+{
+	/* Scrubbing keeps stacks and their names, and nothing that was in registers or on the stack, settled before or not. */
+	struct dc_scrub_totals totals;
+	bool maps = true;
+
+	(void)state;
+	for (unsigned settled = 0; settled < 2; settled++) {
+		struct dc_capture *c;
+		struct dc_stacks *s;
+		unsigned count = 0;
+
+		write_raw(put_samples, &maps);
+		if (settled)
+			assert_int_equal(dc_settle(dir_fd, NAME, NULL, NULL), 0);
+		assert_int_equal(dc_scrub(dir_fd, NAME, (const char *const[]){"token"}, 1, &totals), 0);
+		assert_int_equal(totals.arguments, 1);
+		assert_int_equal(totals.blocks_left_out, 0);
+		c = open_capture();
+		assert_int_equal(dc_capture_settled(c), settled);
+		assert_int_equal(dc_stacks_open(c, 1, &s), 0);
+		assert_int_equal(dc_stacks_each(s, &(struct dc_cut){.everything = true}, has_no_bytes, &count), 0);
+		assert_int_equal(count, SAMPLES);
+		assert_int_equal(dc_stacks_map_count(s), self.count);
+		if (settled)
+			assert_int_equal(count_name(s, 1, "main"), 1);
+		assert_int_equal(faults(c), 0);
+		dc_stacks_close(s);
+		dc_capture_close(c);
+	}
 }
 
 /* Samples byte for byte. */
@@ -375,6 +419,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_settled),
+		cmocka_unit_test(test_scrubbed),
 		cmocka_unit_test(test_what_cannot_be_unwound_stays),
 		cmocka_unit_test(test_memory),
 		cmocka_unit_test(test_damaged),
