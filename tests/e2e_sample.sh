@@ -73,6 +73,10 @@ pids+=("$pid")
 watcher=$!
 pids+=("$watcher")
 until_true grep -q 'is sampled' "$dir/err"
+"$bin" status >"$dir/out" || wrong "status of what is only sampled"
+holds "$dir/out" "spinner\[$pid\]: has no recorder inside, is only sampled at 49 Hz"
+"$bin" status --json | jq -e ".sampling[] | select(.pid == $pid) | .sampled and (.recorder_inside | not)" >/dev/null ||
+	wrong "status --json of what is only sampled: $("$bin" status --json)"
 sleep 0.7
 file=$("$bin" trigger --pid "$pid" --wait) || wrong "trigger --pid of an attached process"
 until_true grep -q ': settled' "$dir/err"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* dashcam status: who records, how far back it goes, what it costs. Looks at each ring twice, for the rates. */
 #include <errno.h>
+#include <fnmatch.h>
 #include <inttypes.h>
 #include <string.h>
 #include <time.h>
@@ -11,6 +12,7 @@
 #include "tools/ringlist.h"
 #include "tools/text.h"
 #include "tools/words.h"
+#include "trigger/control.h"
 
 struct status_options {
 	struct ring_filter rings;
@@ -134,7 +136,79 @@ static void json_ring(struct json *j, const struct seen *s)
 	json_end(j);
 }
 
-static void status_json(const struct ring_list *list, const struct seen *seen)
+/* --- what watchers say of sampling; processes without a ring are known to them only --- */
+
+struct sampling {
+	const struct ring_filter *wanted;
+	uint32_t count;
+	struct dc_control_process processes[4 * DC_CONTROL_SAMPLING_MAX];
+};
+
+static void each_sampled(void *arg, const struct dc_control_reply *reply)
+{
+	struct sampling *s = arg;
+	struct dc_control_process *p = &s->processes[s->count];
+
+	if (reply->error || reply->op != DC_CONTROL_SAMPLING || !reply->process.pid ||
+	    s->count == sizeof(s->processes) / sizeof(s->processes[0]))
+		return;
+	*p = reply->process;
+	p->name[sizeof(p->name) - 1] = p->why[sizeof(p->why) - 1] = '\0';
+	if ((!s->wanted->pid || s->wanted->pid == p->pid) &&
+	    (!s->wanted->name || fnmatch(s->wanted->name, p->name, 0) == 0))
+		s->count++;
+}
+
+static int ask_sampling(void *arg, uint32_t pid, const char *dir)
+{
+	const struct dc_control_request request = {.version = DC_CONTROL_VERSION, .op = DC_CONTROL_SAMPLING};
+	char why[DC_WHY_BYTES];
+
+	(void)pid;
+	dc_control_ask(dir, &request, each_sampled, arg, why); /* no watcher: nobody is sampled, and nobody says so */
+	return 0;
+}
+
+static void sampling_json(struct json *j, const struct sampling *s)
+{
+	json_array(j, "sampling");
+	for (uint32_t i = 0; i < s->count; i++) {
+		const struct dc_control_process *p = &s->processes[i];
+
+		json_object(j, NULL);
+		json_u64(j, "pid", p->pid);
+		json_text(j, "name", p->name);
+		json_bool(j, "recorder_inside", p->ring);
+		json_bool(j, "sampled", p->scope != 0);
+		json_u64(j, "hz", p->scope ? p->hz : 0);
+		if (p->why[0])
+			json_text(j, "why", p->why);
+		json_end(j);
+	}
+	json_end(j);
+}
+
+static void sampling_text(const struct sampling *s)
+{
+	for (uint32_t i = 0; i < s->count; i++) {
+		const struct dc_control_process *p = &s->processes[i];
+
+		putchar('\n');
+		text_print(stdout, p->name, strlen(p->name));
+		printf("[%u]: ", p->pid);
+		if (!p->scope)
+			fputs("is not sampled", stdout);
+		else
+			printf("%s at %u Hz", p->ring ? "is sampled" : "has no recorder inside, is only sampled", p->hz);
+		if (p->why[0]) {
+			fputs(": ", stdout);
+			text_print(stdout, p->why, strlen(p->why));
+		}
+		putchar('\n');
+	}
+}
+
+static void status_json(const struct ring_list *list, const struct seen *seen, const struct sampling *sampling)
 {
 	struct json j;
 
@@ -149,6 +223,7 @@ static void status_json(const struct ring_list *list, const struct seen *seen)
 	for (unsigned i = 0; i < list->count; i++)
 		json_ring(&j, &seen[i]);
 	json_end(&j);
+	sampling_json(&j, sampling);
 	json_u64(&j, "refused", list->refused);
 	json_end(&j);
 }
@@ -235,6 +310,7 @@ static int status_run(const void *options, const struct operands *operands)
 	CLEANUP(free) struct seen *seen = NULL;
 	struct ring_filter filter = o->rings;
 	bool none;
+	static struct sampling sampling;
 	int r;
 
 	(void)operands;
@@ -248,11 +324,16 @@ static int status_run(const void *options, const struct operands *operands)
 		return failure("out of memory");
 	if (list.count)
 		look_twice(&list, o->interval, seen);
+	sampling.wanted = &o->rings;
+	ask_sampling(&sampling, 0, list.dir);
+	dc_rings_each_run(list.dir, ask_sampling, &sampling);
 	if (o->json)
-		status_json(&list, seen);
+		status_json(&list, seen, &sampling);
 	else if (!none && status_text(&list, seen) < 0)
 		return failure("out of memory");
-	if (none)
+	if (!o->json)
+		sampling_text(&sampling);
+	if (none && sampling.count == 0)
 		return failure("no such process records in '%s'", list.dir);
 	return EXIT_OK;
 }
@@ -265,6 +346,7 @@ const struct command cmd_status = {
 		"Lists each recorded process with the window it really holds and the one it should, events "
 		"per second, "
 		"memory in use and its cap, events dropped, and whether a watcher is there to save its past. "
+		"Processes that a watcher samples without a ring, and those it cannot sample, follow with the reason. "
 		"Rings whose process has died are listed too: 'dashcam recover' reads them.\n\n"
 		"'not verified' means that the ring could not be proved to belong to its process; it is "
 		"read, but never a "

@@ -9,9 +9,12 @@
  *   TRIGGER   replies: one per capture (an incident over several users is several), `more` counts down to 0.
  *             With DC_CONTROL_WAIT a reply comes when its capture is durable, else when it is under way.
  *   STATUS    one reply.
+ *   SAMPLING  one reply per process of the peer that has no ring or is not sampled as it should be, at most
+ *             DC_CONTROL_SAMPLING_MAX; pid 0: there is none.
  */
 #pragma once
 
+#include <assert.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
@@ -22,6 +25,7 @@
 #define DC_CONTROL_VERSION 1u
 #define DC_CONTROL_TRIGGER 1u
 #define DC_CONTROL_STATUS 2u
+#define DC_CONTROL_SAMPLING 3u
 
 #define DC_CONTROL_ALL 1u /* every recorded process the peer may have */
 #define DC_CONTROL_WAIT 2u
@@ -54,6 +58,19 @@ struct dc_control_status {
 	char out[512];           /* where captures go */
 };
 
+#define DC_CONTROL_SAMPLING_MAX 64u
+
+struct dc_control_process {
+	uint32_t pid; /* 0: this reply is of none */
+	uint32_t uid;
+	uint32_t ring; /* 1: it has one */
+	uint32_t scope; /* DC_SAMPLE_SCOPE_* */
+	uint32_t hz;
+	uint32_t copy_bytes; /* 0: frame pointers */
+	char name[64];
+	char why[96]; /* it is not sampled, or not all of it is seen */
+};
+
 struct dc_control_reply {
 	uint32_t version;
 	uint32_t op;
@@ -65,8 +82,13 @@ struct dc_control_reply {
 	uint64_t bytes; /* of the file */
 	char path[768];
 	char text[256];
-	struct dc_control_status status;
+	union { /* by op */
+		struct dc_control_status status;
+		struct dc_control_process process;
+	};
 };
+
+static_assert(sizeof(struct dc_control_process) <= sizeof(struct dc_control_status), "the reply keeps its size");
 
 /* --- clients --- */
 

@@ -127,6 +127,44 @@ static void serve_status(struct dc_watcher *w, uint64_t client)
 	dc_control_reply(w->control, client, &reply);
 }
 
+static bool worth_telling(struct dc_watcher *w, const struct dc_entry *e, const struct ucred *peer,
+			  struct dc_control_process *ret_process)
+{
+	const struct dc_ring *ring = e->ring;
+	struct dc_control_process *p = ret_process;
+	struct dc_sample_mode mode;
+
+	if (e->gone || e->superseded || !ring->pid || (peer->uid != 0 && peer->uid != ring->uid))
+		return false;
+	dc_sampler_mode(w->sampler, ring->pid, &mode);
+	*p = (struct dc_control_process){.pid = ring->pid,
+					 .uid = ring->uid,
+					 .ring = !ring->bare,
+					 .scope = mode.scope,
+					 .hz = mode.hz,
+					 .copy_bytes = mode.copy_bytes};
+	snprintf(p->name, sizeof(p->name), "%.63s", ring->header.name);
+	snprintf(p->why, sizeof(p->why), "%.95s", ring->verified ? mode.why : "its ring is not proved to be its own");
+	return ring->bare || p->scope == DC_SAMPLE_SCOPE_NONE || p->why[0];
+}
+
+static void serve_sampling(struct dc_watcher *w, uint64_t client, const struct ucred *peer)
+{
+	struct dc_control_reply reply = {.op = DC_CONTROL_SAMPLING};
+	struct dc_control_process found[DC_CONTROL_SAMPLING_MAX];
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < dc_roster_count(w->roster) && count < DC_CONTROL_SAMPLING_MAX; i++)
+		count += worth_telling(w, dc_roster_at(w->roster, i), peer, &found[count]);
+	for (uint32_t i = 0; i < count; i++) {
+		reply.process = found[i];
+		reply.more = count - 1 - i;
+		dc_control_reply(w->control, client, &reply);
+	}
+	if (count == 0)
+		dc_control_reply(w->control, client, &reply);
+}
+
 void dc_watcher_on_request(void *arg, uint64_t client, const struct ucred *peer,
 			   const struct dc_control_request *request)
 {
@@ -136,6 +174,8 @@ void dc_watcher_on_request(void *arg, uint64_t client, const struct ucred *peer,
 		serve_trigger(w, client, peer, request);
 	else if (request->op == DC_CONTROL_STATUS)
 		serve_status(w, client);
+	else if (request->op == DC_CONTROL_SAMPLING)
+		serve_sampling(w, client, peer);
 	else
 		refuse(w, client, -EOPNOTSUPP, "this watcher does not know that request");
 }
