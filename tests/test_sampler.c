@@ -708,6 +708,45 @@ static void test_off(void **state)
 	dc_sampler_free(s);
 }
 
+static uint32_t copied_now(struct dc_sampler *s, uint32_t pid)
+{
+	struct dc_sample_mode mode;
+
+	run_for(s, 300 * MS); /* a tick comes by */
+	dc_sampler_mode(s, pid, &mode);
+	return mode.copy_bytes;
+}
+
+static void test_copies_are_tuned(void **state)
+{
+	/* Copies of the stack grow to what unwinding needed at once, and shrink by halves; also of who is sampled already. */
+	const struct dc_sampler_config config = {.hz = 499, .stacks = DC_STACKS_COPY};
+	struct dc_sampler *s = sampler(&config);
+	CLEANUP(samples) struct samples all = {0};
+	pid_t pid = start(spinner);
+	uint32_t largest = 0;
+	int64_t from;
+
+	(void)state;
+	assert_int_equal(dc_sampler_add(s, (uint32_t)pid), 0);
+	assert_int_equal(copied_now(s, (uint32_t)pid), 8192);
+	dc_sampler_tune(s, 20000);
+	assert_int_equal(copied_now(s, (uint32_t)pid), 32768);
+	dc_sampler_tune(s, 100);
+	assert_int_equal(copied_now(s, (uint32_t)pid), 16384);
+	for (int i = 0; i < 4; i++)
+		dc_sampler_tune(s, 100);
+	assert_int_equal(copied_now(s, (uint32_t)pid), 4096);
+	from = now_ns();
+	run_for(s, 200 * MS);
+	all = write_samples(s, (uint32_t)pid, from, INT64_MAX);
+	for
+		each_sample(x, &all) largest = x->stack_bytes > largest ? x->stack_bytes : largest;
+	assert_in_range(largest, 64, 4096);
+	end(pid, SIGKILL);
+	dc_sampler_free(s);
+}
+
 static void test_descriptors_run_out(void **state)
 {
 	/* With too few descriptors a process is sampled without switches, then not at all; either way it is said. */
@@ -741,12 +780,12 @@ static void test_descriptors_run_out(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_busy_thread),         cmocka_unit_test(test_sleeping_thread),
-		cmocka_unit_test(test_switches_are_tuned),  cmocka_unit_test(test_new_threads_and_children),
-		cmocka_unit_test(test_mappings_are_told),   cmocka_unit_test(test_overwritten_ring_keeps_the_newest),
-		cmocka_unit_test(test_killed_process),      cmocka_unit_test(test_host),
-		cmocka_unit_test(test_ordinary_user),       cmocka_unit_test(test_off),
-		cmocka_unit_test(test_descriptors_run_out),
+		cmocka_unit_test(test_busy_thread),        cmocka_unit_test(test_sleeping_thread),
+		cmocka_unit_test(test_switches_are_tuned), cmocka_unit_test(test_new_threads_and_children),
+		cmocka_unit_test(test_mappings_are_told),  cmocka_unit_test(test_overwritten_ring_keeps_the_newest),
+		cmocka_unit_test(test_killed_process),     cmocka_unit_test(test_host),
+		cmocka_unit_test(test_ordinary_user),      cmocka_unit_test(test_off),
+		cmocka_unit_test(test_copies_are_tuned),   cmocka_unit_test(test_descriptors_run_out),
 	};
 
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -22,6 +22,7 @@
 #define CLEAN_NS SECOND_NS
 #define IDS_KEPT_NS                                                                                                    \
 	(900 * SECOND_NS) /* what a closed event's samples mean; old ones are overwritten by then, or forgotten */
+#define COPY_LEAST (4u << 10)
 #define WAKES_MAX 64u /* between two ticks */
 #define ALL_KINDS ((1u << DC_PERF_KINDS) - 1)
 #define FEW_KINDS (1u << DC_PERF_CPU | 1u << DC_PERF_CHANGES)
@@ -407,11 +408,13 @@ void dc_sampler_mode(struct dc_sampler *s, uint32_t pid, struct dc_sample_mode *
 
 void dc_sampler_tune(struct dc_sampler *s, uint32_t stack_used)
 {
-	uint32_t wanted = 2u << 10;
+	uint32_t wanted = COPY_LEAST;
 
 	while (wanted < DC_PERF_COPY_MAX && wanted < stack_used + stack_used / 4)
 		wanted *= 2;
 	pthread_mutex_lock(&s->lock);
+	if (wanted < s->copy_bytes / 2) /* one capture of a shallow program says little of the others */
+		wanted = s->copy_bytes / 2;
 	if (!s->config.copy_bytes)
 		s->copy_bytes = wanted < DC_PERF_COPY_MAX ? wanted : DC_PERF_COPY_MAX;
 	pthread_mutex_unlock(&s->lock);

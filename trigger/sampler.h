@@ -38,7 +38,7 @@ enum dc_sample_stacks { /* how stacks are taken */
 struct dc_sampler_config {
 	uint32_t hz; /* 0: off */
 	enum dc_sample_stacks stacks;
-	uint32_t copy_bytes; /* of the stack, 0: begins at 8 KiB, tuned to what unwinding used (2 to 64 KiB) */
+	uint32_t copy_bytes; /* of the stack, 0: begins at 8 KiB, tuned to what unwinding used (4 to 60 KiB) */
 	uint64_t ring_bytes; /* of stacks, per CPU and scope; 0: 8 MiB, less where memlock says so */
 	bool host; /* try the whole host first */
 	void (*log)(void *arg, const char *line);
