@@ -1,0 +1,145 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# What people make of samples: report, profiles, names that come later, with a program that was stripped where it ran.
+set -u
+bin=$DASHCAM_BIN
+dir=$(mktemp -d)
+export DASHCAM_DIR=$dir/rings XDG_STATE_HOME=$dir/state NO_COLOR=1 TZ=UTC
+trap 'rm -rf "$dir"' EXIT
+failures=0
+
+wrong() {
+	echo "FAILED: $*"
+	failures=$((failures + 1))
+}
+holds() { grep -qE -- "$2" "$1" || wrong "$1 does not hold '$2': $(head -c 2000 "$1")"; }
+lacks() { ! grep -qE -- "$2" "$1" || wrong "$1 holds '$2': $(head -c 2000 "$1")"; }
+
+mkdir "$dir/debug"
+cc -g -O1 -pthread -o "$dir/debug/spinner.debug" "$DASHCAM_SOURCE/tests/spinner.c" -Wl,--build-id || exit 1
+strip -o "$dir/spinner" "$dir/debug/spinner.debug"
+"$bin" run --sample 199 --out "$dir/out" --on-exit -- "$dir/spinner" 11 2 2>"$dir/err"
+if grep -q 'not sampled' "$dir/err"; then
+	sed 's/.*not sampled: /sampling is refused here: /' "$dir/err"
+	exit 77
+fi
+file=$(ls "$dir"/out/*.dcap) || exit 1
+
+# Without names: modules and offsets, which is all that is needed to name them later.
+"$bin" report "$file" hot-functions >"$dir/raw" || wrong "report hot-functions"
+lacks "$dir/raw" function_that_computes
+holds "$dir/raw" 'spinner\+0x[0-9a-f]+'
+
+"$bin" symbolize "$file" --debug-dir "$dir/debug" >"$dir/said" || wrong "symbolize: $(cat "$dir/said")"
+holds "$dir/said" 'frames have a name, [0-9]+ had one before'
+"$bin" report "$file" hot-functions >"$dir/table" || wrong "report hot-functions"
+holds "$dir/table" '^ *[0-9.]+ %.* function_that_computes +spinner'
+awk '$5 == "function_that_computes" || $6 == "function_that_computes" { found = 1; if ($1 < 60) exit 1 } END { exit !found }' \
+	"$dir/table" || wrong "a program that computes is not hot: $(cat "$dir/table")"
+"$bin" symbolize "$file" --debug-dir "$dir/debug" >"$dir/said" || wrong "symbolize twice"
+holds "$dir/said" 'nothing new is known'
+
+"$bin" report "$file" hot-functions --json | jq -e '
+	.[0] | .cpu_samples > 50 and ([."hot-functions"[].self_ns] | add) <= .cpu_ns and
+	(."hot-functions"[0].function == "function_that_computes")' >/dev/null || wrong "report --json"
+"$bin" report "$file" off-cpu >"$dir/off" || wrong "report off-cpu"
+holds "$dir/off" '^OFF CPU +SWITCHES +PREEMPTED +LONGEST +THREAD'
+"$bin" report "$file" threads >"$dir/threads" || wrong "report threads"
+holds "$dir/threads" '^spinner/[0-9]+, .* of CPU'
+"$bin" info "$file" >"$dir/info" || wrong info
+holds "$dir/info" 'stacks, back to .* unwound, .* to the outermost function'
+"$bin" show "$file" --stacks >"$dir/show" || wrong "show --stacks"
+holds "$dir/show" 'on-cpu +function_that_computes <- main'
+
+# Folded: process;thread;outermost...innermost and microseconds, which add up to the CPU time.
+"$bin" export "$file" -f folded >"$dir/folded" || wrong "export folded"
+holds "$dir/folded" '^spinner;spinner/[0-9]+;.*main;function_that_computes [0-9]+$'
+folded=$(awk '{ sum += $NF } END { print sum }' "$dir/folded")
+cpu=$("$bin" report "$file" hot-functions --json | jq '.[0].cpu_ns / 1000 | floor')
+((folded <= cpu && folded > cpu - 1000)) || wrong "folded stacks hold $folded us, the samples $cpu"
+
+# pprof: ids that are used exist, string numbers are in range, values add up.
+"$bin" export "$file" -f pprof -o "$dir/pb" || wrong "export pprof"
+python3 - "$dir/pb" "$cpu" <<'PY' || wrong "the profile is not sound"
+import sys
+
+def fields(data):
+    at = 0
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]; at += 1
+            value |= (byte & 127) << shift; shift += 7
+            if byte < 128: return value
+    while at < len(data):
+        key = varint()
+        if key & 7 == 0: yield key >> 3, varint()
+        elif key & 7 == 2:
+            n = varint(); yield key >> 3, data[at:at + n]; at += n
+        else: raise SystemExit("wire type %d" % (key & 7))
+    assert at == len(data)
+
+def packed(data):
+    out, value, shift = [], 0, 0
+    for byte in data:
+        value |= (byte & 127) << shift; shift += 7
+        if byte < 128: out.append(value); value = shift = 0
+    return out
+
+profile = list(fields(open(sys.argv[1], "rb").read()))
+strings = [v.decode() for k, v in profile if k == 6]
+assert strings[0] == ""
+functions = {dict(fields(v))[1]: strings[dict(fields(v))[2]] for k, v in profile if k == 5}
+locations, lines = set(), 0
+for k, v in profile:
+    if k == 4:
+        f = list(fields(v))
+        locations.add(dict(f)[1])
+        for key, line in f:
+            if key == 4: assert dict(fields(line))[1] in functions; lines += 1
+mappings = {dict(fields(v))[1] for k, v in profile if k == 3}
+types = [(strings[dict(fields(v))[1]], strings[dict(fields(v))[2]]) for k, v in profile if k == 1]
+assert types == [("samples", "count"), ("cpu", "nanoseconds"), ("off", "nanoseconds")], types
+cpu = 0
+for k, v in profile:
+    if k == 2:
+        f = dict((a, b) for a, b in fields(v) if a != 3)
+        assert all(i in locations for i in packed(f.get(1, b"")))
+        values = packed(f[2]); assert len(values) == 3
+        cpu += values[1]
+assert "function_that_computes" in functions.values() and lines and mappings
+assert cpu // 1000 == int(sys.argv[2]), (cpu, sys.argv[2])
+PY
+
+# From a server: what debuginfod-find prints is used, what it does not find is not, and it does not take for ever.
+"$bin" run --sample 199 --out "$dir/out2" --on-exit -- "$dir/spinner" 11 1 2>/dev/null
+file=$(ls "$dir"/out2/*.dcap) || exit 1
+mkdir "$dir/bin"
+cat >"$dir/bin/debuginfod-find" <<-FIND
+	#!/bin/sh
+	[ "\$2" = "\$(readelf -n $dir/debug/spinner.debug | sed -n 's/.*Build ID: //p')" ] && echo $dir/debug/spinner.debug && exit
+	[ -e $dir/slow ] && sleep 30
+	exit 1
+FIND
+chmod +x "$dir/bin/debuginfod-find"
+PATH=$dir/bin:$PATH DEBUGINFOD_URLS=http://localhost "$bin" symbolize "$file" --debuginfod >"$dir/said" || wrong "--debuginfod"
+"$bin" report "$file" hot-functions >"$dir/table"
+holds "$dir/table" function_that_computes
+touch "$dir/slow"
+began=$SECONDS
+PATH=$dir/bin:$PATH DEBUGINFOD_URLS=http://localhost timeout 25 "$bin" symbolize "$file" --debuginfod --timeout 1s >"$dir/said" 2>&1
+((SECONDS - began < 20)) || wrong "a slow server was waited for"
+[ -z "$(find /tmp -maxdepth 1 -name 'dashcam.??????' -newer "$dir/slow")" ] || wrong "a temporary directory stayed"
+DEBUGINFOD_URLS='' "$bin" symbolize "$file" --debuginfod 2>"$dir/err" && wrong "--debuginfod without servers"
+holds "$dir/err" 'DEBUGINFOD_URLS names no server'
+
+# Nothing to be read, nothing to be said wrong.
+"$bin" report "$file" nonsense 2>"$dir/err"; (($? == 64)) || wrong "report nonsense"
+holds "$dir/err" "no report is called 'nonsense'"
+"$bin" export "$file" -f pprof --off-cpu >/dev/null 2>"$dir/err"; (($? == 64)) || wrong "pprof --off-cpu"
+"$bin" symbolize "$dir/spinner" 2>"$dir/err"; (($? == 1)) || wrong "symbolize of no capture"
+"$bin" symbolize "$file" -d "$dir/none" 2>"$dir/err"; (($? == 1)) || wrong "symbolize -d none"
+
+((failures == 0)) && echo "ok"
+exit $((failures > 0))
