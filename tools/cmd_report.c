@@ -306,7 +306,7 @@ static int off_cpu(struct report *r)
 	if (!r->o->json && r->samples.switches)
 		off_threads(r);
 	if (!r->o->json && r->samples.off_samples)
-		printf("\nwhere, by sampled stacks (times are scaled up to all switches):\n");
+		printf("\nwhere: each thread's time off the CPU, shared out by its sampled stacks:\n");
 	for (uint32_t i = 0; i < r->samples.count && shown < rows; i++) {
 		const struct tally *t = &r->samples.tallies[i];
 

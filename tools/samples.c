@@ -186,7 +186,6 @@ static void count_in(struct counting *c, uint32_t thread, int64_t now_ns)
 	if (tally) {
 		tally->off_ns += off * c->waiting_weight[thread];
 		tally->off_max_ns = off > tally->off_max_ns ? off : tally->off_max_ns;
-		c->s->off_ns += off * c->waiting_weight[thread];
 	}
 	c->waiting[thread] = 0;
 	t->out_ns = 0;
@@ -264,6 +263,33 @@ static int note_end(void *arg, const struct dc_sample_view *v)
 	return 0;
 }
 
+/*
+ * Few of many switches are sampled, and one long wait among them would stand for many: so what a thread was off in all,
+ * which its switches tell exactly, is shared out among its stacks by what they had in the samples.
+ */
+static int share_out(struct counting *c)
+{
+	struct samples *s = c->s;
+	double *weights = calloc(s->thread_count + 1, sizeof(*weights));
+	int64_t thread;
+
+	if (!weights)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < s->count; i++)
+		if ((thread = thread_of(c, s->tallies[i].tid)) >= 0)
+			weights[thread] += (double)s->tallies[i].off_ns;
+	s->off_ns = 0;
+	for (uint32_t i = 0; i < s->count; i++) {
+		struct tally *t = &s->tallies[i];
+
+		if ((thread = thread_of(c, t->tid)) >= 0 && weights[thread] > 0)
+			t->off_ns = (uint64_t)((double)t->off_ns / weights[thread] * (double)s->threads[thread].off_ns);
+		s->off_ns += t->off_ns;
+	}
+	free(weights);
+	return 0;
+}
+
 /* Names that the ring's lanes know better than the kernel; the first thread bears its process's. */
 static void name_threads(struct dc_capture *c, unsigned process, struct samples *s)
 {
@@ -311,6 +337,9 @@ int samples_count(struct dc_capture *capture, struct dc_stacks *stacks, unsigned
 		r = dc_stacks_each(stacks, cut, note_end, &end_ns);
 	if (r == 0) {
 		close_open(&c, end_ns);
+		r = share_out(&c);
+	}
+	if (r == 0) {
 		name_threads(capture, process, ret);
 		if (ret->count)
 			qsort(ret->tallies, ret->count, sizeof(*ret->tallies), by_cpu);

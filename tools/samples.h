@@ -2,9 +2,8 @@
 /*
  * The samples of a capture, counted: how much CPU time each stack stands for, how long threads were off the CPU and where.
  *
- * On the CPU: a sample stands for its weight_ns. Off it: the switches say for how long each thread was off each time; a
- * sampled stack gets the time until its thread came back, times how many switches it stands for. Where switches are
- * missing a stack counts its switches and no time.
+ * On the CPU: a sample stands for its weight_ns. Off it: the switches say for how long each thread was off in all, and that
+ * is shared out among its sampled stacks by how long each of them was off. Where switches are missing there are no times.
  */
 #pragma once
 
@@ -17,8 +16,8 @@ struct tally {
 	uint64_t cpu_samples;
 	uint64_t cpu_ns;
 	uint64_t off_samples;
-	uint64_t off_ns;     /* scaled by the sampling */
-	uint64_t off_max_ns; /* longest one seen, not scaled */
+	uint64_t off_ns;     /* its share of the thread's */
+	uint64_t off_max_ns; /* longest one seen */
 };
 
 /* One thread. */
