@@ -128,12 +128,15 @@ struct rate {
 static struct rate interval(const struct dc_sampler_config *config, bool sampled, int ms)
 {
 	struct dc_sampler *s = NULL;
-	const double settle_ns = 50e6;
 	double start_ns, until, done, cpu;
 
 	if (sampled && (dc_sampler_new(config, &s) < 0 || dc_sampler_add(s, (uint32_t)server) < 0))
 		die("the server cannot be sampled");
-	poll(NULL, 0, (int)(settle_ns / 1e6));
+	for (int i = 0; i < 3; i++) { /* until it is tuned to how often the server switches */
+		poll(NULL, 0, 200);
+		if (s)
+			dc_sampler_tick(s);
+	}
 	start_ns = bench_now_ns();
 	cpu = server_cpu_ns();
 	done = commands();
