@@ -21,7 +21,7 @@
 
 #define LOOK 8u /* entries looked at in one place: two cache lines */
 #define ROUNDS 8u /* places looked at before any sealed chunk will do */
-#define OWN_LOOK 1024u /* entries searched for a lane's own oldest */
+#define OWN_LOOK 1024u /* entries searched for own chunks that were forgotten */
 #define TRIES 32u /* lost compare-exchanges before the event is dropped */
 #define HOLD_MAX_UNITS (UINT64_C(1) << 30) /* a second or more on every clock: units are 1 ns or longer */
 #define NONE DC_CHUNK_NONE
@@ -164,20 +164,93 @@ static uint32_t take_expired(const struct claim *c, struct look *l)
 	return take(c, l->any, l->any_state) ? l->any : NONE;
 }
 
-/* The hand of a lane passes its chunks in the order it took them: the first sealed one met is its oldest, or close. */
-static uint32_t take_own(const struct claim *c)
+/*
+ * OWN CHUNKS. A lane keeps its claims in their order, index and low bits of the generation in a word each, so its oldest
+ * chunk is found at once however many lanes lie between. Others may take any of them meanwhile, so an entry is a hint:
+ * the state word says whether that claim still stands, and take() decides. The one claim that is left out is that of the
+ * current chunk: it is owned, and stays in the list until it is sealed and its turn has come.
+ *
+ * A lane that holds more than the list has room for forgets the oldest; then it is one of the few that have a good part
+ * of the pool, and a hand that passes over the table meets one of them soon, in the order they were taken, or close. Once
+ * the hand has been all the way round since the last one was forgotten, the list is complete again. Invariant: a chunk of
+ * the lane is on the list or among the @unseen entries before the hand.
+ *
+ * One writer, the thread that has the lane; [lane-free] hands list and lane over to the next. A nested lane has a page of
+ * its own. A thread that is cancelled in here has at worst not noted a chunk, which then goes by its age like any other.
+ */
+#define CLAIM_INDEX_BITS 17u
+#define CLAIM_INDEX_MAX ((1u << CLAIM_INDEX_BITS) - 1)
+static_assert(DC_RING_BYTES_MAX / DC_CHUNK_BYTES_MAX <= CLAIM_INDEX_MAX + 1, "any chunk's index fits");
+
+static uint32_t claim_word(uint32_t i, uint32_t generation)
 {
-	struct dc_thread *t = c->t;
-	for (uint32_t k = 0; k < OWN_LOOK && k < c->grown; k++) {
-		uint32_t i = t->own_hand++ % c->grown;
-		const struct dc_chunk_entry *e = &c->r->entries[i];
-		uint64_t state = __atomic_load_n(&e->state, __ATOMIC_RELAXED);
-		/* state 0 and lane 0 may be a chunk that is still being made, whoever asks */
-		if (state && !(state & DC_CHUNK_OWNED) && __atomic_load_n(&e->lane, __ATOMIC_RELAXED) == t->lane &&
-		    take(c, i, state))
+	return generation << CLAIM_INDEX_BITS | i;
+}
+
+/* Sealed, and not claimed since by anybody. Return: the state to take it by, 0: not to be had. */
+static uint64_t own_state(const struct claim *c, uint32_t i)
+{
+	const struct dc_chunk_entry *e = &c->r->entries[i];
+	uint64_t state = __atomic_load_n(&e->state, __ATOMIC_RELAXED); /* take() decides with acquire */
+	/* state 0 and lane 0 may be a chunk that is still being made, whoever asks */
+	return !(state & DC_CHUNK_OWNED) && __atomic_load_n(&e->lane, __ATOMIC_RELAXED) == c->t->lane ? state : 0;
+}
+
+static bool stands(uint32_t word, uint64_t state)
+{
+	return state && (claim_word(0, dc_state_generation(state)) ^ word) >> CLAIM_INDEX_BITS == 0;
+}
+
+/* The hand takes what it meets; this is the only way to what the list has forgotten. */
+static uint32_t take_forgotten(const struct claim *c)
+{
+	struct dc_own *own = &c->t->own;
+	for (uint32_t k = 0; k < OWN_LOOK && own->unseen; k++) {
+		uint32_t i = own->hand++ % c->grown;
+		uint64_t state = own_state(c, i);
+		own->unseen--;
+		if (state && take(c, i, state))
 			return i;
 	}
 	return NONE;
+}
+
+static uint32_t own_pop(struct dc_own *own)
+{
+	uint32_t word = own->claims[own->first];
+	own->first = (own->first + 1) % DC_OWN_KEPT;
+	own->count--;
+	return word;
+}
+
+static uint32_t take_own(const struct claim *c)
+{
+	struct dc_own *own = &c->t->own;
+	const uint32_t current = c->t->chunk != NONE; /* the youngest */
+	uint32_t i = take_forgotten(c);
+	while (i == NONE && own->count > current) {
+		uint32_t word = own_pop(own), oldest = word & CLAIM_INDEX_MAX;
+		uint64_t state = own_state(c, oldest);
+		if (stands(word, state) && take(c, oldest, state))
+			i = oldest;
+	}
+	return i;
+}
+
+/* By the count of what the lane holds, if that says it; else by what is overwritten here. */
+static bool own_forgets(const struct claim *c, uint32_t word)
+{
+	return __atomic_load_n(&c->r->lanes[c->t->lane].held, __ATOMIC_RELAXED) > DC_OWN_KEPT ||
+	       stands(word, own_state(c, word & CLAIM_INDEX_MAX));
+}
+
+static void own_push(const struct claim *c, uint32_t i, uint32_t generation)
+{
+	struct dc_own *own = &c->t->own;
+	if (own->count >= DC_OWN_KEPT && own_forgets(c, own_pop(own)))
+		own->unseen = c->grown;
+	own->claims[(own->first + own->count) % DC_OWN_KEPT] = claim_word(i, generation);
+	own->count++;
 }
 
 /*
@@ -233,6 +306,7 @@ uint32_t dc_chunk_claim(struct dc_recorder *r, struct dc_thread *t, uint64_t now
 		if (i == NONE)
 			continue;
 		*ret_generation = dc_state_generation(__atomic_load_n(&r->entries[i].state, __ATOMIC_RELAXED)); /* ours */
+		own_push(&c, i, *ret_generation);
 		/* [chunk-reuse] release fence; pairs with the reader's second acquire fence: a byte of the new
 		 * generation is never seen under the old state word */
 		__atomic_thread_fence(__ATOMIC_RELEASE);

@@ -35,6 +35,18 @@
 
 enum dc_phase { DC_PHASE_NONE, DC_PHASE_STARTING, DC_PHASE_ON, DC_PHASE_STOPPED, DC_PHASE_OFF };
 
+/*
+ * What a lane knows of its own chunks (claim.c): the youngest of its claims, in their order, and where it has to look for
+ * those it has forgotten.
+ */
+#define DC_OWN_KEPT 384u
+struct dc_own {
+	uint32_t first, count; /* of @claims: where the oldest is, round the end */
+	uint32_t hand; /* where the search for forgotten ones goes on */
+	uint32_t unseen; /* entries of the table that it has yet to pass; 0: nothing is forgotten */
+	uint32_t claims[DC_OWN_KEPT]; /* see claim.c */
+};
+
 /* One thread, from the ABI part on. One page, so a fork wipes whole threads and neighbours share no line. */
 struct dc_thread {
 	struct dc_thread_ fast; /* must be first */
@@ -42,12 +54,12 @@ struct dc_thread {
 	struct dc_thread *outer; /* of a nested one: whose */
 	uint32_t lane;
 	uint32_t chunk; /* index of the open chunk, ~0: none */
-	uint32_t own_hand; /* where the search for this lane's oldest chunk goes on */
 	uint32_t exit_rounds; /* TSD destructor rounds seen */
 	uint32_t switching; /* between two chunks: who leaves here leaves a lane that nobody can go on with */
 	uint64_t events; /* of the lane before the current chunk */
 	uint64_t misplaced;
 	uintptr_t stack_seen; /* lowest stack pointer known to be on this thread's own stack; 0: none yet */
+	struct dc_own own;
 };
 static_assert(sizeof(struct dc_thread) <= DC_PAGE_BYTES, "a thread is one page");
 

@@ -107,7 +107,7 @@ static void lane_fresh(struct dc_recorder *r, struct dc_thread *t, uint32_t lane
 {
 	t->lane = lane;
 	t->chunk = NONE;
-	t->own_hand = 0;
+	memset(&t->own, 0, offsetof(struct dc_own, claims));
 	t->fast.slow_clock = r->slow_clock;
 	t->fast.threshold = r->control->threshold;
 	t->fast.at = (uint8_t *)1; /* beyond the limit: the first event claims a chunk */

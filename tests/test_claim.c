@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a lane that has its fair share gives up for a new chunk: its own oldest. Threads record in turns, so that
+ * their chunks lie between each other's in the table; the events they number say what is left of them.
+ */
+#include "tests/guests.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "recorder/dashcam.h"
+
+#define THREADS 8u
+#define PAD 600 /* bytes of an event: few events a chunk */
+#define CHUNK_EVENTS ((DC_CHUNK_BYTES_MIN - 64) / (PAD + 16))
+
+/* @alone events of the first thread, then @rounds of all, each as many as @burst at most. */
+struct play {
+	uint64_t memory_bytes;
+	int alone;
+	int rounds;
+	int burst;
+};
+
+static const struct play *play;
+static _Atomic unsigned turn;
+static int numbers[THREADS];
+
+static void record(unsigned who, int count)
+{
+	static char pad[PAD + 1];
+	if (!pad[0])
+		memset(pad, 'x', PAD);
+	for (int i = 0; i < count; i++)
+		DC_INSTANT("own", "n", numbers[who]++, "pad", pad);
+}
+
+static void *takes_turns(void *arg)
+{
+	unsigned who = (unsigned)(uintptr_t)arg;
+	for (int round = 0; round < play->rounds; round++) {
+		while (atomic_load(&turn) % THREADS != who)
+			sched_yield();
+		if (round == 0 && who == 0)
+			record(who, play->alone);
+		record(who, 1 + (round * 7 + (int)who * 5) % play->burst);
+		atomic_fetch_add(&turn, 1);
+	}
+	return NULL;
+}
+
+static void app(void *arg)
+{
+	struct dc_opts opts = DC_OPTS_INIT;
+	pthread_t t[THREADS];
+	play = arg;
+	opts.memory_bytes = play->memory_bytes;
+	opts.window_ns = UINT64_C(3600) * 1000000000; /* nothing is ever too old to keep */
+	NEED(dc_start(&opts) == 0);
+	for (unsigned i = 0; i < THREADS; i++)
+		NEED(pthread_create(&t[i], NULL, takes_turns, (void *)(uintptr_t)i) == 0);
+	for (unsigned i = 0; i < THREADS; i++)
+		pthread_join(t[i], NULL);
+	struct dc_stats stats = {.size = sizeof stats};
+	NEED(dc_stats(&stats) == 0 && stats.dropped == 0);
+}
+
+/* What is left of one lane's events, by their numbers. */
+struct left {
+	int oldest, youngest, count;
+};
+
+static unsigned play_out(struct play p, struct left left[THREADS])
+{
+	static struct guest_rings rings;
+	unsigned lanes = 0;
+	assert_int_equal(guest_run(app, &p), 0);
+	struct guest_ring *r = guest_only(&rings);
+	memset(left, 0, THREADS * sizeof *left);
+	for (size_t i = 0; i < r->count; i++) {
+		const struct guest_event *e = &r->event[i];
+		if (e->kind != DC_KIND_INSTANT)
+			continue;
+		assert_in_range(e->lane, 0, THREADS - 1);
+		struct left *l = &left[e->lane];
+		int n = atoi(e->text + strlen("n="));
+		lanes += !l->count;
+		l->oldest = !l->count || n < l->oldest ? n : l->oldest;
+		l->youngest = n > l->youngest ? n : l->youngest;
+		l->count++;
+	}
+	unsigned share = r->header.chunks_grown / THREADS;
+	assert_int_equal(lanes, THREADS);
+	guest_rings_free(&rings);
+	return share;
+}
+
+/* Claim: lanes of equal weight keep exactly their last events, a fair share of the ring each, without a gap. */
+static void test_own_oldest(void **state)
+{
+	struct left left[THREADS];
+	(void)state;
+	int share = (int)play_out((struct play){1 << 20, 0, 100, 40}, left);
+	for (unsigned i = 0; i < THREADS; i++) {
+		assert_in_range(left[i].youngest, 2 * share * (int)CHUNK_EVENTS, INT32_MAX); /* went round often */
+		assert_int_equal(left[i].count, left[i].youngest - left[i].oldest + 1);
+		assert_in_range(left[i].count, (share - 2) * (int)CHUNK_EVENTS, (share + 3) * (int)CHUNK_EVENTS);
+	}
+}
+
+/*
+ * Claim: a lane that had the whole ring, more than it keeps account of, leaves nothing behind in it when others take
+ * their share: what was not taken from it it takes itself.
+ */
+static void test_own_forgotten(void **state)
+{
+	struct left left[THREADS];
+	(void)state;
+	int share = (int)play_out((struct play){8 << 20, 20000, 600, 60}, left);
+	assert_in_range(share * (int)THREADS, 1500, INT32_MAX); /* several times what a lane keeps account of */
+	for (unsigned i = 0; i < THREADS; i++) {
+		assert_in_range(left[i].youngest, 8 * share * (int)CHUNK_EVENTS, INT32_MAX);
+		assert_in_range(left[i].oldest, left[i].youngest - 2 * share * (int)CHUNK_EVENTS, INT32_MAX);
+		assert_in_range(left[i].count, (share - 2) * (int)CHUNK_EVENTS, (share + 3) * (int)CHUNK_EVENTS);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_teardown(test_own_oldest, guest_teardown),
+		cmocka_unit_test_teardown(test_own_forgotten, guest_teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
