@@ -20,11 +20,16 @@ struct counting {
 	struct index stacks;
 	struct index threads;
 	uint32_t room, thread_room;
+	int64_t switches_from_ns; /* all are there since then; before it nobody knows how long a thread was off */
 	/* the off-CPU stack of each thread that waits for its thread to come back: in its thread's place */
 	uint32_t *waiting; /* tally + 1, one a thread */
-	uint64_t *waiting_weight;
-	int error;
+	struct wait {
+		uint64_t weight;
+		int64_t since_ns;
+	} *waits;
 };
+
+#define SAME_SWITCH_NS 100000 /* between a sampled stack and the switch it was taken at */
 
 static uint64_t hash_of(uint64_t key)
 {
@@ -109,17 +114,17 @@ static int threads_extend(struct counting *c)
 	const uint32_t room = c->thread_room ? c->thread_room * 2 : 64;
 	struct thread_tally *threads = reallocarray(s->threads, room, sizeof(*threads));
 	uint32_t *waiting;
-	uint64_t *weights;
+	struct wait *waits;
 
 	if (threads)
 		s->threads = threads;
 	waiting = threads ? reallocarray(c->waiting, room, sizeof(*waiting)) : NULL;
 	if (waiting)
 		c->waiting = waiting;
-	weights = waiting ? reallocarray(c->waiting_weight, room, sizeof(*weights)) : NULL;
-	if (!weights)
+	waits = waiting ? reallocarray(c->waits, room, sizeof(*waits)) : NULL;
+	if (!waits)
 		return -ENOMEM;
-	c->waiting_weight = weights;
+	c->waits = waits;
 	c->thread_room = room;
 	return 0;
 }
@@ -148,6 +153,8 @@ static int count_cpu(struct counting *c, struct thread_tally *t, const struct dc
 {
 	const int64_t at = tally_of(c, h->tid, h->stack);
 
+	c->waiting[t - c->s->threads] = 0; /* it runs: what is not known is when it came back */
+	t->out_ns = 0;
 	if (at < 0)
 		return (int)at;
 	t->cpu_samples++;
@@ -168,10 +175,11 @@ static int count_off(struct counting *c, uint32_t thread, const struct dc_sample
 		return (int)at;
 	c->s->tallies[at].off_samples++;
 	c->s->off_samples++;
+	if (h->monotonic_ns < c->switches_from_ns)
+		return 0;
 	c->waiting[thread] = (uint32_t)at + 1;
-	c->waiting_weight[thread] = h->weight_ns ? h->weight_ns : 1;
-	if (!c->s->threads[thread].out_ns)
-		c->s->threads[thread].out_ns = h->monotonic_ns;
+	c->waits[thread] = (struct wait){.weight = h->weight_ns ? h->weight_ns : 1, .since_ns = h->monotonic_ns};
+	c->s->threads[thread].out_ns = h->monotonic_ns;
 	return 0;
 }
 
@@ -184,7 +192,7 @@ static void count_in(struct counting *c, uint32_t thread, int64_t now_ns)
 	t->off_ns += off;
 	t->off_max_ns = off > t->off_max_ns ? off : t->off_max_ns;
 	if (tally) {
-		tally->off_ns += off * c->waiting_weight[thread];
+		tally->off_ns += off * c->waits[thread].weight;
 		tally->off_max_ns = off > tally->off_max_ns ? off : tally->off_max_ns;
 	}
 	c->waiting[thread] = 0;
@@ -196,13 +204,17 @@ static void count_switch(struct counting *c, uint32_t thread, const struct dc_sa
 	struct thread_tally *t = &c->s->threads[thread];
 
 	c->s->switches = true;
+	t->switches += h->kind != DC_SAMPLE_SWITCH_IN;
+	t->preempted += h->kind == DC_SAMPLE_SWITCH_PREEMPT;
+	if (h->monotonic_ns < c->switches_from_ns)
+		return;
 	if (h->kind == DC_SAMPLE_SWITCH_IN) {
 		count_in(c, thread, h->monotonic_ns);
 		return;
 	}
-	t->switches++;
-	t->preempted += h->kind == DC_SAMPLE_SWITCH_PREEMPT;
 	t->out_ns = h->monotonic_ns;
+	if (c->waiting[thread] && h->monotonic_ns - c->waits[thread].since_ns > SAME_SWITCH_NS)
+		c->waiting[thread] = 0; /* of an earlier one, whose end was not seen */
 }
 
 static void count_trigger(struct thread_tally *t, const struct dc_sample_view *v)
@@ -327,7 +339,7 @@ static int by_tid(const void *left, const void *right)
 int samples_count(struct dc_capture *capture, struct dc_stacks *stacks, unsigned process, const struct dc_cut *cut,
 		  struct samples *ret)
 {
-	struct counting c = {.s = ret};
+	struct counting c = {.s = ret, .switches_from_ns = dc_capture_process(capture, process)->switches_from_ns};
 	int64_t end_ns = 0;
 	int r;
 
@@ -349,7 +361,7 @@ int samples_count(struct dc_capture *capture, struct dc_stacks *stacks, unsigned
 	free(c.stacks.slots);
 	free(c.threads.slots);
 	free(c.waiting);
-	free(c.waiting_weight);
+	free(c.waits);
 	if (r < 0)
 		samples_fini(ret);
 	return r;
