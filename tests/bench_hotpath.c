@@ -311,6 +311,7 @@ int main(int argc, char **argv)
 		rounds = 15;
 	/* children first: they must find no recorder in their parent */
 	double start_us = child_median(body_start, 31);
+	double load_us = hot_load_us();
 	double ten_kib = child_median(body_ten_events, 3);
 	double tight = in_child(body_tight);
 	double gaps = in_child(body_gaps);
@@ -348,6 +349,7 @@ int main(int argc, char **argv)
 	bench_figure(&r, "stack_ratio", m[STACK] / (30 + 3 * frames), "x", "of 30 ns + 3 ns a frame; bar 1");
 	bench_figure(&r, "disabled_ns", m[DISABLED] - m[LOOP], "ns", "site switched off, loop subtracted; bar 0.4");
 	bench_figure(&r, "start_us", start_us, "us", "dc_start() in a fresh process, median of 31; bar 100");
+	bench_figure(&r, "load_us", load_us, "us", "a program that does nothing, linked with libdashcam.so, against without");
 	bench_figure(&r, "ten_events_kib", ten_kib, "KiB", "tmpfs used by a process of ten events; bar 128");
 	bench_figure(&r, "bytes_per_event", tight, "bytes", "in the ring, tight loop; bar 5");
 	bench_figure(&r, "bytes_per_event_1us", gaps, "bytes", "in the ring, lognormal gaps of 1 us; bar 6");

@@ -13,3 +13,6 @@ struct hot_peer *hot_peer_open(void); /* NULL: not to be had, see hot_peer_why()
 const char *hot_peer_why(void);
 double hot_peer_pair_ns(struct hot_peer *p, long n);
 void hot_peer_close(struct hot_peer *p);
+
+/* bench_hotpath_load.c: microseconds that loading libdashcam.so adds to a process, medians of 201 each in turns. */
+double hot_load_us(void);
