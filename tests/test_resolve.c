@@ -10,13 +10,15 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "ipc/registers.h"
-#include "persist/stacks/resolve.h"
+#include "persist/stacks/cache.h"
+#include "persist/stacks/resolve_inside.h"
 #include "persist/stacks/stacks.h"
 #include "tests/capturemaker.h"
 #include "tests/scenemaker.h"
@@ -118,6 +120,7 @@ static unsigned count_in_stack(const struct dc_resolver *r, uint32_t stack, cons
 	return count;
 }
 
+__attribute__((noinline)) /* test_own_stack() begins with code of its own */
 static struct dc_resolver *resolver(const struct dc_resolve_options *options)
 {
 	struct dc_resolver *r = NULL;
@@ -452,6 +455,82 @@ static void test_cache(void **state)
 	capture_maker_rmdir(dir);
 }
 
+/* An address of the kernel's own code, 0: it does not tell. */
+static uint64_t kernel_address(char ret_name[static 256])
+{
+	CLEANUP(fclose) FILE *f = fopen("/proc/kallsyms", "re");
+	char line[512], type;
+	uint64_t address;
+
+	while (f && fgets(line, sizeof line, f))
+		if (!strchr(line, '[') && sscanf(line, "%" SCNx64 " %c %255s", &address, &type, ret_name) == 3 && type == 'T' &&
+		    address >> 63 && strcmp(ret_name, "schedule") == 0)
+			return address;
+	return 0;
+}
+
+static void keep_instead(int fd, const uint8_t *id, uint64_t address, const char *name)
+{
+	CLEANUP(dc_cache) struct dc_cache *cache = NULL;
+	char file[64] = "";
+
+	for (unsigned i = 0; i < 16; i++)
+		snprintf(file + 2 * i, sizeof file - 2 * i, "%02x", id[i]);
+	strcat(file, ".names");
+	assert_int_equal(unlinkat(fd, file, 0), 0);
+	assert_int_equal(dc_cache_load(fd, id, 16, &cache), 0);
+	dc_cache_require(cache, DC_SYMBOLS_TABLE);
+	assert_int_equal(dc_cache_add(cache, address, &(struct dc_symbol){.function = name, .file = ""}, 1), 0);
+	assert_int_equal(dc_cache_store(cache, fd, UINT64_MAX), 0);
+}
+
+static void test_kernel_cache(void **state)
+{
+	/* The kernel's names are kept, too, for as long as this boot lasts. */
+	const struct dc_map_entry map = {.start = UINT64_C(1) << 63, .end = UINT64_MAX, .flags = DC_MAP_KERNEL};
+	const char *const path = "[kernel]";
+	char *dir = capture_maker_mkdir();
+	const int fd = open(dir, O_RDONLY | O_DIRECTORY);
+	const struct dc_resolve_options options = {.cache_fd = fd, .time_ns = 30 * SECOND};
+	char name[256];
+	const uint64_t address = kernel_address(name);
+	const uint64_t ips[] = {DC_IP_KERNEL, address};
+	struct dc_cache *cache = NULL;
+	struct dc_symbol chain[1];
+	uint8_t id[16], truncated[1];
+
+	(void)state;
+	if (!address) {
+		close(fd);
+		capture_maker_rmdir(dir);
+		skip();
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		struct dc_resolver *r = NULL;
+		struct blob b = {0};
+		uint32_t stack;
+
+		assert_int_equal(dc_resolver_new(&map, &path, 1, &options, &r), 0);
+		maker_sample(&b, &(struct maker_sample){.kind = DC_SAMPLE_CPU, .ips = ips, .ip_count = 2});
+		unwind(r, &b, &stack, truncated);
+		assert_int_equal(dc_resolver_name(r, 1), 0);
+		assert_true(is_called(r, 1, name));
+		no_complaint(r);
+		blob_free(&b);
+		assert_int_equal(r->boot_id_bytes, sizeof id);
+		memcpy(id, r->boot_id, sizeof id);
+		dc_resolver_free(r);
+		assert_int_equal(dc_cache_load(fd, id, sizeof id, &cache), 0);
+		assert_int_equal(dc_cache_find(cache, address, chain, 1), 1);
+		assert_string_equal(chain[0].function, name);
+		dc_cache_free(TAKE(cache));
+		snprintf(name, sizeof name, "kept"); /* what only the cache says */
+		keep_instead(fd, id, address, name);
+	}
+	close(fd);
+	capture_maker_rmdir(dir);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -464,6 +543,7 @@ int main(void)
 		cmocka_unit_test(test_hang),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_cache),
+		cmocka_unit_test(test_kernel_cache),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, NULL);

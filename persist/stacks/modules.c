@@ -138,3 +138,17 @@ int dc_resolve_canon(const struct dc_map_entry *maps, const char *const *paths, 
 	dc_intern_fini(&files);
 	return r < 0 ? r : 0;
 }
+
+unsigned dc_resolve_cache_id(const struct dc_resolver *r, uint32_t map, const uint8_t **ret_id)
+{
+	const struct dc_map_entry *m = &r->maps[map];
+
+	if (r->options.cache_fd <= 0)
+		return 0;
+	if (m->flags & DC_MAP_KERNEL) {
+		*ret_id = r->boot_id;
+		return r->boot_id_bytes;
+	}
+	*ret_id = m->build_id;
+	return m->build_id_bytes;
+}

@@ -68,6 +68,20 @@ static int vdso_file(void)
 	return read_only;
 }
 
+/* "9b5d1c38-...": 16 bytes in hexadecimal. */
+static unsigned read_boot_id(uint8_t id[static 16])
+{
+	CLEANUP(fclose) FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+	unsigned byte, n = 0;
+
+	while (f && n < 16 && fscanf(f, "%2x", &byte) == 1) {
+		id[n++] = (uint8_t)byte;
+		if (fscanf(f, "-") < 0)
+			break;
+	}
+	return n == 16 ? 16 : 0;
+}
+
 static bool has_vdso(const struct dc_resolver *r)
 {
 	for (uint32_t i = 0; i < r->map_count; i++)
@@ -91,6 +105,7 @@ int dc_resolver_new(const struct dc_map_entry *maps, const char *const *paths, u
 	r->options.memory_bytes = options->memory_bytes ? options->memory_bytes : MEMORY_BYTES;
 	r->options.cache_bytes = options->cache_bytes ? options->cache_bytes : CACHE_BYTES;
 	r->start_ns = dc_resolve_now_ns();
+	r->boot_id_bytes = read_boot_id(r->boot_id);
 	r->vdso_fd = has_vdso(r) ? vdso_file() : -1;
 	r->canon = calloc((size_t)map_count + 1, sizeof *r->canon);
 	r->tried = calloc((size_t)map_count + 1, sizeof *r->tried);
@@ -504,24 +519,33 @@ static unsigned chain_of(const struct dc_resolver *r, uint32_t number, struct dc
 static void keep_answers(struct dc_resolver *r, const struct dc_message_module *m, const struct dc_message_name *answers,
 			 size_t count)
 {
-	const struct dc_map_entry *e = &r->maps[m->map];
+	const bool kernel = r->maps[m->map].flags & DC_MAP_KERNEL;
+	const uint8_t *id;
+	const unsigned id_bytes = dc_resolve_cache_id(r, m->map, &id);
+/* The kernel's own code stays where it is as long as it runs; that of its modules, "name [module]", may be other code soon. */
+static bool lasts(const struct dc_symbol *chain, unsigned count)
+{
+	return count && !strchr(chain[0].function, '[');
+}
+
 	CLEANUP(dc_cache) struct dc_cache *cache = NULL;
 	struct dc_symbol chain[DC_SYMBOLS_CHAIN_MAX];
 	bool news = false;
 
 	for (size_t i = 0; i < count; i++)
 		news |= !answers[i].cached;
-	/* Addresses of the kernel are another boot's tomorrow. */
-	if (!news || r->options.cache_fd <= 0 || !e->build_id_bytes || (e->flags & DC_MAP_KERNEL) ||
-	    dc_cache_load(r->options.cache_fd, e->build_id, e->build_id_bytes, &cache) < 0)
+	if (!news || !id_bytes || dc_cache_load(r->options.cache_fd, id, id_bytes, &cache) < 0)
 		return;
 	dc_cache_require(cache, m->source);
 	for (size_t i = 0; i < count; i++) {
 		const struct dc_frame *f = frame_of(r, answers[i].frame);
 		const uint64_t vaddr = answers[i].offset - (f->flags & DC_FRAME_CALL ? 1 : 0);
 
-		if (!answers[i].cached &&
-		    dc_cache_add(cache, vaddr, chain, chain_of(r, r->name_of[answers[i].frame], chain)) < 0)
+		const unsigned chained = chain_of(r, r->name_of[answers[i].frame], chain);
+
+		if (answers[i].cached || (kernel && !lasts(chain, chained)))
+			continue;
+		if (dc_cache_add(cache, vaddr, chain, chained) < 0)
 			break;
 	}
 	dc_cache_store(cache, r->options.cache_fd, r->options.cache_bytes);

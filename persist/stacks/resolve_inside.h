@@ -27,6 +27,8 @@ struct dc_resolver {
 	uint32_t map_count;
 	uint32_t *canon; /* of each map: the first one of the same file */
 	struct dc_resolve_options options;
+	uint8_t boot_id[16]; /* of this boot: what the cache knows the kernel's answers by */
+	unsigned boot_id_bytes; /* 0: not known */
 	int vdso_fd; /* a copy of ours, -1: there is none */
 	int64_t start_ns;
 	struct dc_intern frames; /* struct dc_frame; the key is the frame without a name */
@@ -62,6 +64,9 @@ int dc_resolve_open(const struct dc_resolver *r, uint32_t map, struct dc_module 
 
 /* Maps of the same file: @canon[i] is the first one like i. Return: 0, -ENOMEM. */
 int dc_resolve_canon(const struct dc_map_entry *maps, const char *const *paths, uint32_t count, uint32_t *canon);
+
+/* What the cache knows the file of a map by; the kernel, whose addresses every boot has anew, by the boot. Return: its length, 0: it is not to be cached. */
+unsigned dc_resolve_cache_id(const struct dc_resolver *r, uint32_t map, const uint8_t **ret_id);
 
 /* --- resolve_unwind.c --- */
 

@@ -46,6 +46,7 @@ struct naming {
 	/* of the module at hand */
 	struct dc_module *module;
 	struct dc_symbols *symbols;
+	bool no_symbols_yet; /* the kernel's are many: they are read when the cache does not know an address */
 	struct dc_cache *cache;
 	struct dc_message_name *answers;
 	uint32_t answer_count;
@@ -222,20 +223,29 @@ static void module_open(struct naming *n, uint32_t map)
 	const struct dc_map_entry *m = &n->r->maps[map];
 	const struct dc_symbols_options options = {.debug_dirs = n->r->options.debug_dirs, .lines = !n->r->options.no_lines};
 	CLEANUP(close_fd) int fd = -1;
+	const uint8_t *id;
+	unsigned id_bytes;
 
-	if (m->flags & DC_MAP_KERNEL) {
-		dc_symbols_open_kernel(&n->symbols);
-		return;
-	}
-	fd = dc_resolve_open(n->r, map, NULL);
+	n->no_symbols_yet = m->flags & DC_MAP_KERNEL;
+	if (!n->no_symbols_yet)
+		fd = dc_resolve_open(n->r, map, NULL);
 	if (fd >= 0)
 		dc_symbols_open(fd, n->r->paths[map], &options, &n->symbols);
 	if (fd >= 0)
 		dc_module_open(fd, &n->module);
-	if (n->r->options.cache_fd > 0 && m->build_id_bytes)
-		dc_cache_load(n->r->options.cache_fd, m->build_id, m->build_id_bytes, &n->cache);
+	id_bytes = dc_resolve_cache_id(n->r, map, &id);
+	if (id_bytes)
+		dc_cache_load(n->r->options.cache_fd, id, id_bytes, &n->cache);
 	if (n->cache && n->symbols)
 		dc_cache_require(n->cache, dc_symbols_source(n->symbols));
+}
+
+static struct dc_symbols *symbols_of(struct naming *n)
+{
+	if (n->no_symbols_yet)
+		dc_symbols_open_kernel(&n->symbols);
+	n->no_symbols_yet = false;
+	return n->symbols;
 }
 
 /* Virtual addresses, also of a frame whose file was not to be had when it was made. False: not known. */
@@ -262,7 +272,7 @@ static int answer(struct naming *n, uint32_t number)
 	if (n->cache)
 		count = dc_cache_find(n->cache, vaddr, chain, DC_SYMBOLS_CHAIN_MAX);
 	a->cached = count >= 0;
-	if (count < 0 && n->symbols)
+	if (count < 0 && symbols_of(n))
 		count = (int)dc_symbols_at(n->symbols, vaddr, chain, DC_SYMBOLS_CHAIN_MAX);
 	if (count < 0)
 		return 0;
