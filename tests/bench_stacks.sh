@@ -18,8 +18,8 @@ finish() {
 trap finish EXIT
 
 skip() { echo "$*"; exit 77; }
-for program in redis-server redis-benchmark redis-cli perf jq; do
-	command -v "$program" >/dev/null || skip "skipped: $program is not installed (Debian: redis-server redis-tools linux-perf)"
+for program in redis-server redis-benchmark redis-cli perf wrk jq; do
+	command -v "$program" >/dev/null || skip "skipped: $program is not installed (Debian: redis-server redis-tools linux-perf wrk)"
 done
 perf record -e cpu-clock -o "$dir/probe" true >/dev/null 2>&1 || skip "skipped: this host refuses perf"
 
