@@ -14,8 +14,10 @@
 
 #define PLACES_MAX (4u << 20)
 #define BATCH_BYTES (32u << 20)
+#define UNWIND_BYTES (256u << 20) /* of samples that one child unwinds */
 #define PAYLOAD_BYTES (1u << 20)
-#define FIELD_BITS 20u /* of a block's number, and of sizes in a block by 8 */
+#define DIGIT_BITS 11u
+#define DIGITS (1u << DIGIT_BITS)
 
 /* --- maps --- */
 
@@ -87,89 +89,91 @@ bool dc_capture_has(const struct dc_capture *c, uint32_t process, uint16_t type)
 	return false;
 }
 
-/* --- the order of samples --- */
+/* --- the samples, in the order of the file --- */
 
 struct place {
-	int64_t at_ns;
-	uint64_t where; /* block, offset / 8 and bytes / 8, of FIELD_BITS each: in the order of the file */
+	uint64_t to; /* where it comes to lie, when all are written one after the other */
+	uint32_t block;
+	uint32_t offset; /* in its payload */
+	uint32_t bytes;
+	uint32_t unwound_bytes; /* what it takes once its stack is a number */
+	uint32_t stack; /* 0: it stays as it is */
+	uint8_t truncated;
+	uint8_t able; /* to be unwound */
+	uint8_t reserved[2];
 };
 
-static_assert(DC_CAPTURE_BLOCK_MAX <= 1u << FIELD_BITS && DC_BLOCK_PLAIN_MAX / 8 < 1u << FIELD_BITS, "a place has room");
+struct moment {
+	uint64_t at; /* monotonic_ns, such that it sorts without a sign */
+	uint32_t place;
+	uint32_t reserved;
+};
 
 struct settling {
 	struct dc_capture *c;
 	uint32_t process;
 	struct dc_writer *w;
 	struct dc_resolver *resolver; /* NULL: samples only get an order */
-	struct place *places;
+	struct place *places; /* in the order of the file */
+	struct moment *moments; /* of @places, in that order until they are sorted */
 	uint32_t count;
 	uint32_t room;
 	uint8_t *payload; /* SAMPLES being filled */
 	size_t used;
-	/* a batch */
-	uint8_t *bytes;
-	const struct dc_sample **samples; /* of @places, in their order */
-	uint32_t *stack_of;
-	uint8_t *truncated;
+	uint8_t *bytes; /* a batch, as it is to be written */
 };
 
 static void settling_cleanup(struct settling *s)
 {
 	dc_resolver_free(s->resolver);
-	free(s->truncated);
-	free(s->stack_of);
-	free(s->samples);
 	free(s->bytes);
 	free(s->payload);
+	free(s->moments);
 	free(s->places);
 }
 
-static uint32_t block_of(const struct place *p)
+/* Of the trigger the registers stay, too, as evidence. */
+static struct dc_sample unwound_head(const struct dc_sample *head, uint32_t stack, bool truncated)
 {
-	return (uint32_t)(p->where >> 2 * FIELD_BITS);
+	const bool of_trigger = head->kind == DC_SAMPLE_THREAD || head->kind == DC_SAMPLE_CRASH;
+	const size_t extra = ((size_t)head->extra_bytes + 7) & ~(size_t)7;
+	struct dc_sample h = *head;
+
+	h.stack = stack;
+	h.flags |= truncated ? DC_SAMPLE_TRUNCATED : 0;
+	h.ip_count = 0;
+	h.stack_bytes = 0;
+	h.reg_count = of_trigger ? h.reg_count : 0;
+	h.bytes = (uint32_t)(sizeof h + 8 * (size_t)h.reg_count + extra);
+	return h;
 }
 
-static uint32_t offset_of(const struct place *p)
+static int grow(struct settling *s)
 {
-	return 8 * ((uint32_t)(p->where >> FIELD_BITS) & ((1u << FIELD_BITS) - 1));
-}
+	const uint32_t room = s->room ? 2 * s->room : 1024;
+	struct place *places = realloc(s->places, room * sizeof *places);
+	struct moment *moments = realloc(s->moments, room * sizeof *moments);
 
-static uint32_t bytes_of(const struct place *p)
-{
-	return 8 * ((uint32_t)p->where & ((1u << FIELD_BITS) - 1));
-}
-
-static int by_time(const void *left, const void *right)
-{
-	const struct place *a = left, *b = right;
-
-	if (a->at_ns != b->at_ns)
-		return a->at_ns < b->at_ns ? -1 : 1;
-	return a->where < b->where ? -1 : a->where > b->where;
-}
-
-static int by_where(const void *left, const void *right)
-{
-	const struct place *const *a = left, *const *b = right;
-
-	return (*a)->where < (*b)->where ? -1 : (*a)->where > (*b)->where;
+	s->places = places ? places : s->places;
+	s->moments = moments ? moments : s->moments;
+	if (!places || !moments)
+		return -ENOMEM;
+	s->room = room;
+	return 0;
 }
 
 static int add_place(struct settling *s, uint32_t block, size_t offset, const struct dc_sample *head)
 {
 	if (s->count == PLACES_MAX)
 		return -EFBIG;
-	if (s->count == s->room) {
-		uint32_t room = s->room ? 2 * s->room : 1024;
-		struct place *more = realloc(s->places, room * sizeof *more);
-
-		if (!more)
-			return -ENOMEM;
-		s->places = more;
-		s->room = room;
-	}
-	s->places[s->count++] = (struct place){
-		head->monotonic_ns, (uint64_t)block << 2 * FIELD_BITS | offset / 8 << FIELD_BITS | head->bytes / 8};
+	if (s->count == s->room && grow(s) < 0)
+		return -ENOMEM;
+	s->moments[s->count] = (struct moment){.at = (uint64_t)head->monotonic_ns ^ UINT64_C(1) << 63, .place = s->count};
+	s->places[s->count++] = (struct place){.block = block,
+					       .offset = (uint32_t)offset,
+					       .bytes = head->bytes,
+					       .unwound_bytes = unwound_head(head, 0, false).bytes,
+					       .able = head->reg_count || head->ip_count};
 	return 0;
 }
 
@@ -201,73 +205,176 @@ static int list_samples(struct settling *s)
 	for (uint32_t i = 0; i < s->c->block_count && r == 0; i++)
 		if (s->c->blocks[i].type == DC_BLOCK_SAMPLES && s->c->blocks[i].process == s->process)
 			r = list_block(s, i);
-	if (s->count)
-		qsort(s->places, s->count, sizeof *s->places, by_time);
 	return r;
 }
 
-/* --- a batch --- */
+/* --- unwinding --- */
 
-/* How many from @first on make a batch, and what they take. */
-static uint32_t batch_of(const struct settling *s, uint32_t first, size_t *ret_bytes)
+/* Blocks are read once for the samples in them, which come in the order of the file. */
+struct reading {
+	struct dc_capture *c;
+	const struct place *next;
+	uint32_t block; /* that of @payload, ~0: none */
+	const uint8_t *payload;
+};
+
+static int read_place(struct reading *r, const struct place *p, struct dc_sample_parts *ret_parts)
 {
-	uint32_t count = 0;
-	size_t bytes = 0;
+	int e = r->block == p->block ? 0 : dc_capture_payload(r->c, &r->c->blocks[p->block], &r->payload);
 
-	while (first + count < s->count && (count == 0 || bytes + bytes_of(&s->places[first + count]) <= BATCH_BYTES))
-		bytes += bytes_of(&s->places[first + count++]);
-	*ret_bytes = bytes;
+	r->block = e < 0 ? UINT32_MAX : p->block;
+	if (e == 0)
+		e = dc_sample_at(r->payload + p->offset, p->bytes, ret_parts);
+	if (e == 0 && ret_parts->head.bytes != p->bytes)
+		e = -EBADMSG;
+	return e; /* -EBADMSG: changed meanwhile */
+}
+
+static int next_sample(void *arg, struct dc_sample_parts *ret_parts)
+{
+	struct reading *r = arg;
+
+	return read_place(r, r->next++, ret_parts);
+}
+
+static int unwind_some(struct settling *s, struct place *first, uint32_t count)
+{
+	struct reading reading = {.c = s->c, .next = first, .block = UINT32_MAX};
+	struct dc_sample_source source = {.next = next_sample, .arg = &reading, .count = count};
+	CLEANUP(free) uint32_t *stack_of = calloc((size_t)count + 1, sizeof *stack_of);
+	CLEANUP(free) uint8_t *truncated = calloc((size_t)count + 1, 1);
+	int r = stack_of && truncated ? 0 : -ENOMEM;
+
+	for (uint32_t i = 0; i < count; i++)
+		source.able += first[i].able;
+	if (r == 0)
+		r = dc_resolver_unwind_from(s->resolver, &source, stack_of, truncated);
+	for (uint32_t i = 0; i < count && r == 0; i++) {
+		first[i].stack = stack_of[i];
+		first[i].truncated = truncated[i];
+	}
+	return r;
+}
+
+static int unwind_all(struct settling *s)
+{
+	int r = 0;
+
+	for (uint32_t first = 0, i; first < s->count && r == 0; first = i) {
+		size_t bytes = 0;
+
+		for (i = first; i < s->count && (i == first || bytes + s->places[i].bytes <= UNWIND_BYTES); i++)
+			bytes += s->places[i].bytes;
+		r = unwind_some(s, &s->places[first], i - first);
+	}
+	return r;
+}
+
+/* --- writing, in the order of time --- */
+
+/* One digit of a radix sort, which keeps the order of the file where times are the same. */
+static void sort_digit(const struct moment *from, struct moment *to, uint32_t count, unsigned shift)
+{
+	uint32_t at[DIGITS] = {0}, sum = 0;
+
+	for (uint32_t i = 0; i < count; i++)
+		at[from[i].at >> shift & (DIGITS - 1)]++;
+	for (uint32_t d = 0; d < DIGITS; d++) {
+		const uint32_t these = at[d];
+
+		at[d] = sum;
+		sum += these;
+	}
+	for (uint32_t i = 0; i < count; i++)
+		to[at[from[i].at >> shift & (DIGITS - 1)]++] = from[i];
+}
+
+static int sort_moments(struct settling *s)
+{
+	CLEANUP(free) struct moment *other = calloc((size_t)s->count + 1, sizeof *other);
+	uint64_t differ = 0;
+
+	if (!other)
+		return -ENOMEM;
+	for (uint32_t i = 1; i < s->count; i++)
+		differ |= s->moments[i].at ^ s->moments[0].at;
+	for (unsigned shift = 0; shift < 64 && differ >> shift; shift += DIGIT_BITS) {
+		struct moment *sorted = other;
+
+		sort_digit(s->moments, sorted, s->count, shift);
+		other = s->moments;
+		s->moments = sorted;
+	}
+	return 0;
+}
+
+static size_t written_bytes(const struct place *p)
+{
+	return p->stack ? p->unwound_bytes : p->bytes;
+}
+
+static void give_places(struct settling *s)
+{
+	uint64_t to = 0;
+
+	for (uint32_t i = 0; i < s->count; i++) {
+		struct place *p = &s->places[s->moments[i].place];
+
+		p->to = to;
+		to += written_bytes(p);
+	}
+}
+
+/* A sample as it is to be written. */
+static int load_place(struct reading *reading, const struct place *place, uint8_t *to)
+{
+	struct dc_sample_parts p;
+	int r = read_place(reading, place, &p);
+
+	if (r < 0)
+		return r;
+	if (!place->stack) {
+		memcpy(to, reading->payload + place->offset, place->bytes);
+		return 0;
+	}
+	const struct dc_sample head = unwound_head(&p.head, place->stack, place->truncated);
+	const size_t regs = 8 * (size_t)head.reg_count;
+	if (head.bytes != place->unwound_bytes)
+		return -EBADMSG; /* changed meanwhile */
+	memcpy(to, &head, sizeof head);
+	memcpy(to + sizeof head, p.regs, regs);
+	memcpy(to + sizeof head + regs, p.extra, head.bytes - sizeof head - regs);
+	return 0;
+}
+
+/* How many from the moment @first on make a batch, and where it ends. */
+static uint32_t batch_of(const struct settling *s, uint32_t first, uint64_t *ret_end)
+{
+	const uint64_t begin = s->places[s->moments[first].place].to;
+	uint32_t count = 0;
+
+	for (uint64_t end = begin; first + count < s->count; count++) {
+		end += written_bytes(&s->places[s->moments[first + count].place]);
+		if (count && end - begin > BATCH_BYTES)
+			break;
+		*ret_end = end;
+	}
 	return count;
 }
 
-/* From one block, which is read once: those of @order up to the first one of another block. Return: how many, -errno. */
-static int64_t load_block(struct settling *s, const struct place *const *order, uint32_t count, uint8_t *to,
-			  const struct place *first)
+static int load_batch(struct settling *s, uint64_t begin, uint64_t end)
 {
-	const uint32_t block = block_of(order[0]);
-	const uint8_t *payload;
-	uint32_t i = 0;
-	int r = dc_capture_payload(s->c, &s->c->blocks[block], &payload);
-
-	for (; r == 0 && i < count && block_of(order[i]) == block; i++) {
-		struct dc_sample_parts p;
-
-		memcpy(to, payload + offset_of(order[i]), bytes_of(order[i]));
-		if (dc_sample_at(to, bytes_of(order[i]), &p) < 0 || p.head.bytes != bytes_of(order[i]))
-			r = -EBADMSG; /* changed meanwhile */
-		s->samples[order[i] - first] = (const void *)to;
-		to += bytes_of(order[i]);
-	}
-	return r < 0 ? r : (int64_t)i;
-}
-
-static int load_batch(struct settling *s, uint32_t first, uint32_t count, size_t bytes)
-{
-	CLEANUP(free) const struct place **order = calloc((size_t)count + 1, sizeof(*order));
-	uint8_t *to;
+	struct reading reading = {.c = s->c, .block = UINT32_MAX};
+	int r = 0;
 
 	free(s->bytes);
-	free(s->samples);
-	free(s->stack_of);
-	free(s->truncated);
-	s->bytes = to = malloc(bytes + 1);
-	s->samples = calloc((size_t)count + 1, sizeof(*s->samples));
-	s->stack_of = calloc((size_t)count + 1, sizeof *s->stack_of);
-	s->truncated = calloc((size_t)count + 1, 1);
-	if (!order || !to || !s->samples || !s->stack_of || !s->truncated)
+	s->bytes = malloc(end - begin);
+	if (!s->bytes)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < count; i++)
-		order[i] = &s->places[first + i];
-	qsort(order, count, sizeof(*order), by_where);
-	for (uint32_t i = 0; i < count;) {
-		int64_t n = load_block(s, order + i, count - i, to, &s->places[first]);
-
-		if (n < 0)
-			return (int)n;
-		for (; n; n--)
-			to += bytes_of(order[i++]);
-	}
-	return 0;
+	for (uint32_t i = 0; i < s->count && r == 0; i++)
+		if (s->places[i].to >= begin && s->places[i].to < end)
+			r = load_place(&reading, &s->places[i], s->bytes + (s->places[i].to - begin));
+	return r;
 }
 
 static int flush(struct settling *s)
@@ -278,57 +385,37 @@ static int flush(struct settling *s)
 	return r;
 }
 
-/* Unwound: its stack has become a number. Of the trigger the registers stay, too, as evidence. */
-static void put_unwound(struct settling *s, const struct dc_sample_parts *p, uint32_t stack, bool truncated)
+static int put_sample(struct settling *s, const uint8_t *sample, size_t bytes)
 {
-	const bool of_trigger = p->head.kind == DC_SAMPLE_THREAD || p->head.kind == DC_SAMPLE_CRASH;
-	const size_t extra = ((size_t)p->head.extra_bytes + 7) & ~(size_t)7;
-	struct dc_sample head = p->head;
-	uint8_t *to = s->payload + s->used;
+	int r = s->used + bytes > PAYLOAD_BYTES ? flush(s) : 0;
 
-	head.stack = stack;
-	head.flags |= truncated ? DC_SAMPLE_TRUNCATED : 0;
-	head.ip_count = 0;
-	head.stack_bytes = 0;
-	head.reg_count = of_trigger ? head.reg_count : 0;
-	head.bytes = (uint32_t)(sizeof head + 8 * (size_t)head.reg_count + extra);
-	memcpy(to, &head, sizeof head);
-	memcpy(to + sizeof head, p->regs, 8 * (size_t)head.reg_count);
-	memcpy(to + head.bytes - extra, p->extra, extra);
-	s->used += head.bytes;
+	memcpy(s->payload + s->used, sample, bytes);
+	s->used += bytes;
+	return r;
 }
 
-static int put_sample(struct settling *s, uint32_t i)
+static int write_batch(struct settling *s, uint32_t first, uint32_t count, uint64_t end)
 {
-	struct dc_sample_parts p;
-	int r = dc_sample_at(s->samples[i], s->samples[i]->bytes, &p);
+	const uint64_t begin = s->places[s->moments[first].place].to;
+	int r = load_batch(s, begin, end);
 
-	if (r == 0 && s->used + p.head.bytes > PAYLOAD_BYTES)
-		r = flush(s);
-	if (r < 0)
-		return r;
-	if (s->stack_of[i]) {
-		put_unwound(s, &p, s->stack_of[i], s->truncated[i]);
-		return 0;
+	for (uint32_t i = first; i < first + count && r == 0; i++) {
+		const struct place *p = &s->places[s->moments[i].place];
+
+		r = put_sample(s, s->bytes + (p->to - begin), written_bytes(p));
 	}
-	memcpy(s->payload + s->used, s->samples[i], p.head.bytes);
-	s->used += p.head.bytes;
-	return 0;
+	return r;
 }
 
-static int settle_batches(struct settling *s)
+static int write_samples(struct settling *s)
 {
-	size_t bytes;
-	uint32_t count;
-	int r = 0;
+	int r = s->count ? sort_moments(s) : 0;
+	uint64_t end = 0;
 
-	for (uint32_t first = 0; first < s->count && r == 0; first += count) {
-		count = batch_of(s, first, &bytes);
-		r = load_batch(s, first, count, bytes);
-		if (r == 0 && s->resolver)
-			r = dc_resolver_unwind(s->resolver, s->samples, count, s->stack_of, s->truncated);
-		for (uint32_t i = 0; i < count && r == 0; i++)
-			r = put_sample(s, i);
+	give_places(s);
+	for (uint32_t first = 0, count; first < s->count && r == 0; first += count) {
+		count = batch_of(s, first, &end);
+		r = write_batch(s, first, count, end);
 	}
 	return r < 0 ? r : flush(s);
 }
@@ -388,6 +475,8 @@ int dc_settle_samples(struct dc_capture *c, uint32_t process, struct dc_writer *
 	if (r == 0 && !s.payload)
 		r = -ENOMEM;
 	if (r == 0)
-		r = settle_batches(&s);
+		r = unwind_all(&s);
+	if (r == 0)
+		r = write_samples(&s);
 	return r < 0 ? r : name_and_write(&s, addresses, result);
 }

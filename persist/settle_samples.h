@@ -3,7 +3,8 @@
  * The samples of a process while its capture settles: put in the order of time, unwound, their stacks and names written
  * behind them. Shared by settle.c and symbolize.c.
  *
- * Bounded however many there are: 16 bytes each for the order; their bytes are read batch by batch.
+ * Bounded however many there are: 48 bytes each for the order. Copied stacks, nearly all of a raw file, are only read by
+ * the child that unwinds; here they are left out as the samples are read, batch by batch.
  */
 #pragma once
 

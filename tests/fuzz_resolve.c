@@ -62,8 +62,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const struct dc_map_entry maps[3] = {{.start = 1, .end = 2}, {.start = 3, .end = 4}, {.start = 5, .end = 6}};
 	static const char *const paths[3] = {"/a", "/b", "/a"};
-	static const struct dc_sample sample = {.bytes = sizeof sample, .kind = DC_SAMPLE_CPU, .stack_bytes = 100};
-	const struct dc_sample *const samples[2] = {&sample, &sample};
 	struct dc_symbol chain[DC_SYMBOLS_CHAIN_MAX];
 	struct dc_resolve_totals totals;
 	uint32_t stack_of[2] = {0}, number;
@@ -75,7 +73,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	must(dc_resolver_new(maps, paths, 3, &(struct dc_resolve_options){0}, &r) == 0);
 	struct output o = answer_of(data + 1, size - 1);
 	if (data[0] & 1) {
-		struct merging m = {.r = r, .stack_of = stack_of, .truncated = truncated, .samples = samples, .sample_count = 2};
+		struct merging m = {.r = r, .stack_of = stack_of, .truncated = truncated, .sample_count = 2};
 
 		merge(&m, &o);
 		merging_cleanup(&m);

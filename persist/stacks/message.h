@@ -26,7 +26,7 @@ struct dc_message {
 
 struct dc_message_sample {
 	uint32_t stack; /* 0: not unwound */
-	uint32_t stack_used;
+	uint32_t stack_used; /* bytes of its copy; more than there were: it was cut too early; ~0: says nothing about copies */
 	uint32_t truncated;
 };
 

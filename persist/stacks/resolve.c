@@ -187,7 +187,6 @@ struct merging {
 	uint32_t stack_room;
 	uint32_t *stack_of; /* what the caller wants */
 	uint8_t *truncated;
-	const struct dc_sample *const *samples;
 	uint32_t sample_count;
 };
 
@@ -275,18 +274,12 @@ static int merge_stacks(struct merging *m, const uint8_t *payload, size_t bytes)
 	return 0;
 }
 
-/* Only samples that were taken all the time say what their copies should be like. */
-static void count_used(struct dc_resolver *r, const struct dc_sample *s, const struct dc_message_sample *result)
+static void count_used(struct dc_resolver *r, uint32_t used)
 {
-	uint64_t used = result->stack_used;
-	size_t step;
+	const size_t step = ((size_t)used + DC_USED_STEP - 1) / DC_USED_STEP;
 
-	if (!s->stack_bytes || (s->kind != DC_SAMPLE_CPU && s->kind != DC_SAMPLE_OFF))
-		return;
-	if (result->truncated && (s->flags & DC_SAMPLE_STACK_CUT))
-		used = 2 * (uint64_t)s->stack_bytes; /* more than there was */
-	step = (used + DC_USED_STEP - 1) / DC_USED_STEP;
-	r->used[step < DC_USED_STEPS ? step : DC_USED_STEPS - 1]++;
+	if (used != UINT32_MAX)
+		r->used[step < DC_USED_STEPS ? step : DC_USED_STEPS - 1]++;
 }
 
 static int merge_samples(struct merging *m, const uint8_t *payload, size_t bytes)
@@ -305,7 +298,7 @@ static int merge_samples(struct merging *m, const uint8_t *payload, size_t bytes
 		m->truncated[i] = s.truncated != 0;
 		m->r->unwound++;
 		m->r->to_root += !s.truncated;
-		count_used(m->r, m->samples[i], &s);
+		count_used(m->r, s.stack_used);
 	}
 	return 0;
 }
@@ -358,24 +351,36 @@ static int unwind(struct dc_resolver *r, struct dc_unwind_job *job, struct mergi
 	return e == -ENOMEM ? e : 0;
 }
 
-static bool can_be_unwound(const struct dc_sample *s)
+int dc_resolver_unwind_from(struct dc_resolver *r, const struct dc_sample_source *source, uint32_t *ret_stack_of,
+			    uint8_t *ret_truncated)
 {
-	return s->reg_count || s->ip_count;
+	CLEANUP(merging) struct merging m = {
+		.r = r, .stack_of = ret_stack_of, .truncated = ret_truncated, .sample_count = source->count};
+	struct dc_unwind_job job = {.source = source};
+
+	memset(ret_stack_of, 0, source->count * sizeof *ret_stack_of);
+	memset(ret_truncated, 0, source->count);
+	r->samples += source->able;
+	return source->able ? unwind(r, &job, &m) : 0;
+}
+
+static int next_of(void *arg, struct dc_sample_parts *ret_parts)
+{
+	const struct dc_sample *const **next = arg;
+	const struct dc_sample *s = *(*next)++;
+
+	return dc_sample_at(s, s->bytes, ret_parts);
 }
 
 int dc_resolver_unwind(struct dc_resolver *r, const struct dc_sample *const *samples, uint32_t count,
 		       uint32_t *ret_stack_of, uint8_t *ret_truncated)
 {
-	CLEANUP(merging) struct merging m = {.r = r, .stack_of = ret_stack_of, .truncated = ret_truncated, .samples = samples,
-					     .sample_count = count};
-	struct dc_unwind_job job = {.samples = samples, .count = count};
-	uint32_t before = r->samples;
+	const struct dc_sample *const *next = samples;
+	struct dc_sample_source source = {.next = next_of, .arg = &next, .count = count};
 
-	memset(ret_stack_of, 0, count * sizeof *ret_stack_of);
-	memset(ret_truncated, 0, count);
 	for (uint32_t i = 0; i < count; i++)
-		r->samples += can_be_unwound(samples[i]);
-	return r->samples == before ? 0 : unwind(r, &job, &m);
+		source.able += samples[i]->reg_count || samples[i]->ip_count;
+	return dc_resolver_unwind_from(r, &source, ret_stack_of, ret_truncated);
 }
 
 int dc_resolver_addresses(struct dc_resolver *r, const uint64_t *addresses, uint32_t count)
@@ -515,6 +520,12 @@ static unsigned chain_of(const struct dc_resolver *r, uint32_t number, struct dc
 	return count;
 }
 
+/* The kernel's own code stays where it is as long as it runs; that of its modules, "name [module]", may be other code soon. */
+static bool lasts(const struct dc_symbol *chain, unsigned count)
+{
+	return count && !strchr(chain[0].function, '[');
+}
+
 /* New answers into the cache. What does not work costs the next capture time, nothing else. */
 static void keep_answers(struct dc_resolver *r, const struct dc_message_module *m, const struct dc_message_name *answers,
 			 size_t count)
@@ -522,12 +533,6 @@ static void keep_answers(struct dc_resolver *r, const struct dc_message_module *
 	const bool kernel = r->maps[m->map].flags & DC_MAP_KERNEL;
 	const uint8_t *id;
 	const unsigned id_bytes = dc_resolve_cache_id(r, m->map, &id);
-/* The kernel's own code stays where it is as long as it runs; that of its modules, "name [module]", may be other code soon. */
-static bool lasts(const struct dc_symbol *chain, unsigned count)
-{
-	return count && !strchr(chain[0].function, '[');
-}
-
 	CLEANUP(dc_cache) struct dc_cache *cache = NULL;
 	struct dc_symbol chain[DC_SYMBOLS_CHAIN_MAX];
 	bool news = false;

@@ -27,6 +27,8 @@
 #include "ipc/cleanup.h"
 #include "persist/format.h"
 
+struct dc_sample_parts;
+
 struct dc_resolve_options {
 	/*
 	 * Called in the child: opens the file of a module. NULL: the path, then debug_dirs (by build-id, by name). A watcher gives
@@ -61,6 +63,18 @@ DC_DEFINE_CLEANUP(dc_resolver, struct dc_resolver *, dc_resolver_free)
  */
 int dc_resolver_unwind(struct dc_resolver *r, const struct dc_sample *const *samples, uint32_t count,
 		       uint32_t *ret_stack_of, uint8_t *ret_truncated);
+
+/* Samples that are fetched by the child which unwinds them, so that their copies of stacks need no memory here. */
+struct dc_sample_source {
+	/* The next one, valid until the next call. Called in the child, @count times. Return: 0; -errno: there are no more. */
+	int (*next)(void *arg, struct dc_sample_parts *ret_parts);
+	void *arg;
+	uint32_t count;
+	uint32_t able; /* how many of them have registers or addresses */
+};
+/* As dc_resolver_unwind(). */
+int dc_resolver_unwind_from(struct dc_resolver *r, const struct dc_sample_source *source, uint32_t *ret_stack_of,
+			    uint8_t *ret_truncated);
 /* Frames for return addresses, which readers find by address. Return: as above. */
 int dc_resolver_addresses(struct dc_resolver *r, const uint64_t *addresses, uint32_t count);
 /* A frame of an earlier capture, to be named. *@ret_number: its number here. Return: 0, -ENOMEM. */

@@ -72,8 +72,7 @@ unsigned dc_resolve_cache_id(const struct dc_resolver *r, uint32_t map, const ui
 
 struct dc_unwind_job {
 	const struct dc_resolver *resolver;
-	const struct dc_sample *const *samples;
-	uint32_t count;
+	const struct dc_sample_source *source; /* NULL: only addresses */
 	const uint64_t *addresses;
 	uint32_t address_count;
 	int64_t deadline_ns; /* CLOCK_MONOTONIC */

@@ -70,6 +70,11 @@ static void unwinding_cleanup(struct unwinding *u)
 	free(u->modules);
 }
 
+static uint32_t sample_count(const struct dc_unwind_job *job)
+{
+	return job->source ? job->source->count : 0;
+}
+
 static bool of_user(const struct dc_map_entry *m)
 {
 	return !(m->flags & DC_MAP_KERNEL) && m->start < m->end;
@@ -258,33 +263,48 @@ static int walk(struct unwinding *u, const struct dc_sample_parts *p, struct dc_
 	return push_ips(u, p, false);
 }
 
-static int resolve_sample(struct unwinding *u, const struct dc_sample *sample, struct dc_message_sample *result)
+/* Only samples that were taken all the time say what their copies should be like. */
+static uint32_t used_of(const struct dc_sample *s, const struct dc_message_sample *result)
 {
-	struct dc_sample_parts p;
-	int r = dc_sample_at(sample, sample->bytes, &p);
+	if (!s->stack_bytes || (s->kind != DC_SAMPLE_CPU && s->kind != DC_SAMPLE_OFF))
+		return UINT32_MAX;
+	if (result->truncated && (s->flags & DC_SAMPLE_STACK_CUT))
+		return s->stack_bytes < UINT32_MAX / 2 ? 2 * s->stack_bytes : UINT32_MAX - 1; /* more than there was */
+	return result->stack_used;
+}
 
-	*result = (struct dc_message_sample){0};
-	if (r < 0)
-		return 0;
-	if (p.head.monotonic_ns >= u->valid_until_ns || p.head.monotonic_ns < u->valid_from_ns)
-		r = make_list(u, p.head.monotonic_ns);
+static int resolve_sample(struct unwinding *u, const struct dc_sample_parts *p, struct dc_message_sample *result)
+{
+	int r = 0;
+
+	if (p->head.monotonic_ns >= u->valid_until_ns || p->head.monotonic_ns < u->valid_from_ns)
+		r = make_list(u, p->head.monotonic_ns);
 	u->depth = 0;
 	if (r == 0)
-		r = walk(u, &p, result);
+		r = walk(u, p, result);
 	if (r == 0 && u->depth)
 		r = dc_intern_put(&u->stacks, u->numbers, u->depth * 4, &result->stack);
+	result->stack_used = used_of(&p->head, result);
 	return r < 0 ? r : 0;
 }
 
 static int resolve_samples(struct unwinding *u, char *why, size_t room)
 {
-	for (uint32_t i = 0; i < u->job->count; i++) {
-		int r = resolve_sample(u, u->job->samples[i], &u->results[i]);
+	const struct dc_sample_source *source = u->job->source;
 
+	for (uint32_t i = 0; i < sample_count(u->job); i++) {
+		struct dc_sample_parts p;
+		int r = source->next(source->arg, &p);
+
+		if (r < 0) {
+			snprintf(why, room, "unwinding: after %u of %u samples: %s", i, source->count, strerror(-r));
+			return 0;
+		}
+		r = resolve_sample(u, &p, &u->results[i]);
 		if (r < 0)
 			return r;
 		if (i % LOOK_AT_CLOCK == 0 && dc_resolve_now_ns() >= u->job->deadline_ns) {
-			snprintf(why, room, "unwinding: the time was over after %u of %u samples", i, u->job->count);
+			snprintf(why, room, "unwinding: the time was over after %u of %u samples", i, source->count);
 			return 0;
 		}
 	}
@@ -341,7 +361,7 @@ static int send_all(const struct unwinding *u, const char *why)
 	if (r == 0 && why[0])
 		r = dc_message_send(u->out_fd, DC_MESSAGE_WHY, why, strlen(why));
 	if (r == 0)
-		r = dc_message_send(u->out_fd, DC_MESSAGE_SAMPLES, u->results, u->job->count * sizeof *u->results);
+		r = dc_message_send(u->out_fd, DC_MESSAGE_SAMPLES, u->results, sample_count(u->job) * sizeof *u->results);
 	return r;
 }
 
@@ -356,7 +376,7 @@ static int allocate(struct unwinding *u)
 	u->list_map = calloc(maps, sizeof *u->list_map);
 	u->order = calloc(maps, sizeof *u->order);
 	u->unwound = calloc(1, sizeof *u->unwound);
-	u->results = calloc((size_t)u->job->count + 1, sizeof *u->results);
+	u->results = calloc((size_t)sample_count(u->job) + 1, sizeof *u->results);
 	u->found = calloc((size_t)u->job->address_count + 1, sizeof *u->found);
 	return u->modules && u->bases && u->in_file && u->list && u->list_map && u->order && u->unwound && u->results && u->found
 		       ? 0
@@ -372,7 +392,7 @@ int dc_resolve_unwind_work(void *arg, int out_fd)
 
 	if (r == 0) {
 		open_modules(&u);
-		r = make_list(&u, job->count ? job->samples[0]->monotonic_ns : INT64_MAX);
+		r = make_list(&u, INT64_MAX);
 	}
 	if (r == 0)
 		r = resolve_samples(&u, why, sizeof why);
