@@ -40,6 +40,7 @@ int main(int argc, char **argv)
 	const time_t until = time(NULL) + (argc > 2 ? atoi(argv[2]) : 20);
 	pthread_t t;
 
+	signal(SIGSEGV, SIG_DFL); /* a sanitizer's own handler would make an exit of it */
 	signal(SIGUSR2, on_signal);
 	pthread_create(&t, NULL, wait_on, NULL);
 	while (!enough && time(NULL) < until)

@@ -165,6 +165,7 @@ static void test_on_exit(void **state)
 {
 	/* With on_exit an orderly end is saved as well, with the status in its words, all processes in it. */
 	struct dc_capture *c;
+	unsigned recorded = 0;
 
 	(void)state;
 	assert_int_equal(RUN(true, guest, "burst", "100", "fork", "burst", "50", "exit", "4"), 4 << 8);
@@ -172,7 +173,9 @@ static void test_on_exit(void **state)
 	c = watching_capture(&t, 0);
 	assert_int_equal(dc_capture_incident(c)->reason, DC_REASON_EXIT);
 	assert_non_null(strstr(dc_capture_incident(c)->text, "status 4"));
-	assert_int_equal(dc_capture_process_count(c), 2);
+	for (unsigned i = 0; i < dc_capture_process_count(c); i++) /* a sanitizer makes processes of its own */
+		recorded += dc_capture_process(c, i)->ring[0] != 0;
+	assert_int_equal(recorded, 2);
 	dc_capture_close(c);
 }
 
