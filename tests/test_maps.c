@@ -534,7 +534,10 @@ static void test_kernel(void **state)
 	(void)state;
 	dc_maps_kernel(m);
 	dc_maps_kernel(m);
+	assert_int_equal(dc_maps_count(m), 1);
+	assert_false(dc_maps_of_process(m)); /* nothing that would unwind it */
 	assert_int_equal(look(m, getpid()), 0);
+	assert_true(dc_maps_of_process(m));
 	e = entry_of(m, (const void *)(uintptr_t)UINT64_C(0xffffffff81000000), &path);
 	assert_non_null(e);
 	assert_int_equal(e->flags, DC_MAP_KERNEL);

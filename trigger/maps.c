@@ -138,6 +138,19 @@ uint32_t dc_maps_count(struct dc_maps *m)
 	return count;
 }
 
+bool dc_maps_of_process(struct dc_maps *m)
+{
+	bool any = false;
+
+	if (!m)
+		return false;
+	pthread_mutex_lock(&m->lock);
+	for (uint32_t i = 0; i < m->count && !any; i++)
+		any = !(m->mappings[i].flags & DC_MAP_KERNEL);
+	pthread_mutex_unlock(&m->lock);
+	return any;
+}
+
 /* --- what /proc/PID/maps says --- */
 
 static void found_cleanup(struct found *f)

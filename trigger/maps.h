@@ -59,6 +59,9 @@ void dc_maps_kernel(struct dc_maps *m);
 /* How many entries there are. */
 uint32_t dc_maps_count(struct dc_maps *m);
 
+/* Whether any of them is the process's own, and not the kernel's. */
+bool dc_maps_of_process(struct dc_maps *m);
+
 /* What of it a capture has already. Zero at first. */
 struct dc_maps_mark {
 	uint64_t serial;

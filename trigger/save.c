@@ -154,6 +154,8 @@ static int write_modules(struct dc_save *s, uint32_t index)
 		return 0; /* the snapshot will say so */
 	maps = dc_maps_of_modules(dc_ring_tables_modules(&t), t.counts.module_count, dc_ring_tables_strings(&t),
 				  t.counts.strings_bytes);
+	if (maps && dc_maps_count(s->members[index].ring->maps) > 0)
+		dc_maps_kernel(maps);
 	return dc_maps_write(maps, s->writer, index, &s->members[index].maps_mark);
 }
 
@@ -161,7 +163,7 @@ static int write_maps(struct dc_save *s, uint32_t index)
 {
 	struct dc_member *m = &s->members[index];
 
-	if (dc_maps_count(m->ring->maps) == 0)
+	if (!dc_maps_of_process(m->ring->maps))
 		return write_modules(s, index);
 	return dc_maps_write(m->ring->maps, s->writer, index, &m->maps_mark);
 }
