@@ -1,0 +1,143 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Every way to die (tests/crasher.c), under `dashcam run` and without: the same status, the same core; the capture names the
+# signal, the function that faulted and its caller; and the process is not much later dead than it would have been.
+set -u
+bin=$DASHCAM_BIN
+app=$DASHCAM_BUILD/tests/crasher
+dir=$(mktemp -d)
+rings=$(mktemp -d /dev/shm/e2e_crash.XXXXXX)
+trap 'rm -rf "$dir" "$rings"' EXIT
+export DASHCAM_DIR=$rings XDG_STATE_HOME=$dir/state NO_COLOR=1 TZ=UTC
+failures=0
+cd "$dir" || exit 1 # cores
+ulimit -S -c 0
+
+nm "$app" | grep -qE '__(asan|tsan)_' && { echo "skipped: instrumented build"; exit 77; }
+
+wrong() {
+	echo "FAILED: $*"
+	failures=$((failures + 1))
+}
+
+# Status of a command that may die of a signal, and of nothing else.
+status_of() { bash -c '"$@"; exit $?' - "$@" 2>/dev/null >&2; echo $?; }
+
+# JSON: signal, innermost function, its caller. No crash: only how the process ended.
+told() {
+	"$bin" info "$1" --json | python3 -c '
+import json, sys
+d = json.load(sys.stdin)
+def find(v, key):
+	if isinstance(v, dict):
+		if key in v: return v[key]
+		v = list(v.values())
+	if isinstance(v, list):
+		for e in v:
+			f = find(e, key)
+			if f: return f
+	return None
+c = find(d, "crash")
+if not c:
+	print("-", "-", "-")
+else:
+	f = [x.get("function") or "?" for x in c["frames"]]
+	print(c["signal"], *(f + ["-", "-"])[:12])
+'
+}
+
+# way WAY SIGNAL STATUS FUNCTIONS...: the innermost ones, "*" for any number in between, "-" for no crash noted
+way() {
+	local name=$1 signal=$2 status=$3 file got
+	shift 3
+	rm -rf out
+	[[ $(status_of "$app" "$name") == "$status" ]] || wrong "$name by itself: $(status_of "$app" "$name")"
+	[[ $(DASHCAM=0 status_of "$app" "$name") == "$status" ]] || wrong "$name with DASHCAM=0"
+	got=$(status_of "$bin" run --out out -- "$app" "$name")
+	[[ $got == "$status" ]] || wrong "$name under run: status $got instead of $status"
+	file=$(find out -name '*.dcap' 2>/dev/null | head -1)
+	[[ $file ]] || { wrong "$name: no capture"; return; }
+	got=$(told "$file")
+	# shellcheck disable=SC2053 # a pattern
+	[[ $got == $signal" "$* ]] || wrong "$name: '$got' instead of '$signal $*'"
+	printf '%-16s %s\n' "$name" "$got"
+}
+
+way read SIGSEGV 139 die_read main '*'
+way call SIGSEGV 139 '*' call_die_call main '*'
+way overflow SIGSEGV 139 die_overflow die_overflow '*'
+way overflow_thread SIGSEGV 139 die_overflow die_overflow '*'
+way free SIGABRT 134 '*abort' '*free' call_die_free main '*'
+way abort SIGABRT 134 '*abort' die_abort main '*'
+way in_handler SIGSEGV 139 die_read on_user '*' call_die_in_handler main '*'
+way handler_other SIGFPE 136 die_divide on_fault_divide '*' call_die_handler_other main '*'
+way handler_same - 139 '-' '-' # handled by the app, and blocked when it faults again: nobody is asked
+way child SIGSEGV 139 die_read die_in_child '*'
+way child_recorded SIGSEGV 139 die_read die_in_child '*'
+way eight SIGSEGV 139 die_read together '*'
+way sent SIGSEGV 139 die_computing '*' main '*'
+way divide SIGFPE 136 die_divide main '*'
+way bus SIGBUS 135 die_bus call_die_bus main '*'
+way illegal SIGILL 132 die_illegal main '*'
+
+# How long after the fault the process is dead, as its parent sees it; interleaved, medians of 9.
+cat >late.py <<'END'
+import os, statistics, struct, subprocess, sys, time
+bin, app = sys.argv[1:]
+def once(args):
+	pid = os.fork()
+	if pid == 0:
+		os.dup2(os.open("/dev/null", os.O_WRONLY), 2)
+		os.execv(args[0], args)
+	return pid
+def when(run):
+	if os.path.exists("at"): os.unlink("at")
+	p = subprocess.Popen(run + [app, "read", "at"], stderr=subprocess.DEVNULL)
+	while not (os.path.exists("at") and os.path.getsize("at") == 8):
+		time.sleep(0.0002)
+	pid = p.pid
+	if run: # the command is its child
+		pid = int((open(f"/proc/{p.pid}/task/{p.pid}/children").read().split() or ["0"])[0])
+	while pid:
+		try:
+			if open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] in "ZX": break
+		except OSError: break
+		time.sleep(0.0002)
+	dead = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+	p.wait()
+	return (dead - struct.unpack("q", open("at", "rb").read())[0]) / 1e6
+with_, without = [], []
+for _ in range(9):
+	without.append(when([]))
+	with_.append(when([bin, "run", "--out", "late", "--"]))
+a, b = statistics.median(without), statistics.median(with_)
+print(f"dead after the fault, median of 9: {a:.1f} ms alone, {b:.1f} ms under dashcam run (worst {max(with_):.1f})")
+sys.exit(b - a > 80)
+END
+python3 late.py "$bin" "$app" || wrong "dies too late"
+
+# The core is the same: frames and what the signal says.
+core_of() { # COMMAND...: leaves what gdb says of it in $dir/said
+	rm -f core core.*
+	(ulimit -S -c unlimited; "$@") >/dev/null 2>&1
+	local core
+	core=$(find . -maxdepth 1 -name 'core*' | head -1)
+	[[ $core ]] || return 1
+	gdb -batch -nx -iex 'set debuginfod enabled off' -ex bt -ex 'print $_siginfo.si_signo' -ex 'print $_siginfo.si_code' \
+		-ex 'print $_siginfo._sifields._sigfault.si_addr' "$app" "$core" 2>/dev/null |
+		sed -n '/^#0/,$p' | sed -E 's/0x[0-9a-f]{8,}/ADDR/g; s/^([$]3 = .*)0x[0-9a-f]{2,}$/\1SENDER/' >said
+}
+if [[ $(cat /proc/sys/kernel/core_pattern) == core ]] && command -v gdb >/dev/null && DASHCAM=0 core_of "$app" read; then
+	for name in read call divide bus abort in_handler; do
+		DASHCAM=0 core_of "$app" "$name"
+		mv said alone
+		core_of "$bin" run --out out -- "$app" "$name" || wrong "$name: no core under run"
+		diff alone said >differs || wrong "$name: another core: $(cat differs)"
+	done
+	echo "cores: the same"
+else
+	echo "cores: cannot be compared here"
+fi
+
+((failures == 0)) || { echo "$failures failed"; exit 1; }
+echo "all ways to die leave the right evidence"
