@@ -512,7 +512,7 @@ const struct command cmd_report = {
 		       "counted, 64 when the arguments were wrong.",
 	.examples = "dashcam report FILE hot-functions --from -5s\twhat ran in the last five seconds\n"
 		    "dashcam report FILE threads\twhat every thread was doing at the trigger\n",
-	.see_also = "info show export symbolize",
+	.see_also = "export info show symbolize",
 	.options = report_option_table,
 	.options_size = sizeof(struct report_options),
 	.operand = OPERAND_CAPTURE,
