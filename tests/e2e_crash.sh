@@ -80,6 +80,15 @@ way divide SIGFPE 136 die_divide main '*'
 way bus SIGBUS 135 die_bus call_die_bus main '*'
 way illegal SIGILL 132 die_illegal main '*'
 
+# What a terminal would obey is not passed on from names.
+evil=$'e\e[31m\x9bvil'
+cp "$DASHCAM_BUILD/tests/spinner" "$evil"
+"$bin" run --sample 199 --on-exit --out evil -- "./$evil" 9 1 2>said >/dev/null
+"$bin" export evil/*.dcap -f folded -o folded || wrong "export of what has an odd name"
+grep -q 'vil.*main' folded || wrong "folded: $(head -c 300 folded | cat -v)"
+grep -q 'no recorder inside' said || wrong "said: $(cat -v said)"
+LC_ALL=C grep -qP '\x1b|\x9b' said folded && wrong "escapes are passed on: $(head -c 300 said folded | cat -v)"
+
 # How long after the fault the process is dead, as its parent sees it; interleaved, medians of 9.
 cat >late.py <<'END'
 import os, statistics, struct, subprocess, sys, time

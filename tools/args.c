@@ -20,10 +20,14 @@ void say_as(const char *command)
 	speaker = command;
 }
 
+/* Names in it come from rings, files and argv: what a terminal would obey is escaped. */
 static void speak(const char *format, va_list args, const char *tail)
 {
+	char line[4096];
+
+	vsnprintf(line, sizeof(line), format, args);
 	fprintf(stderr, speaker ? "dashcam %s: " : "dashcam: ", speaker);
-	vfprintf(stderr, format, args);
+	text_print(stderr, line, strlen(line));
 	fprintf(stderr, "%s\n", tail);
 }
 

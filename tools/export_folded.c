@@ -10,6 +10,7 @@
 #include "tools/calls.h"
 #include "tools/export.h"
 #include "tools/samples.h"
+#include "tools/text.h"
 
 #define TEXT_MAX (64u << 10)
 
@@ -55,7 +56,8 @@ static void fold(struct dc_stacks *stacks, const struct samples *s, const struct
 	snprintf(name, sizeof(name), "%.15s/%u", thread && thread->name[0] ? thread->name : "thread", t->tid);
 	prepend(&f, name);
 	prepend(&f, *process ? process : "process");
-	fprintf(out, "%.*s %" PRIu64 "\n", (int)(sizeof(f.text) - f.at - 1), f.text + f.at + 1, us);
+	text_print(out, f.text + f.at + 1, sizeof(f.text) - f.at - 1);
+	fprintf(out, " %" PRIu64 "\n", us);
 }
 
 int export_folded(struct dc_capture *c, const struct dc_cut *cut, bool off_cpu, FILE *out)
