@@ -193,7 +193,8 @@ cmp -s "$dir/jsonl" "$dir/jsonl.raw" || wrong "raw and settled say the same: $(d
 limit() { "$bin" info --json "$1" | jq -r '[.processes[].limited_by // "none"] | join(" ")'; }
 short() {
 	rm -rf "$dir/short"
-	"$bin" run --out "$dir/short" --on-exit "$@" 2>"$dir/err" || wrong "run $*: $(cat "$dir/err")"
+	# a leak check is a process of its own, and would be in the capture
+	ASAN_OPTIONS=detect_leaks=0 "$bin" run --out "$dir/short" --on-exit "$@" 2>"$dir/err" || wrong "run $*: $(cat "$dir/err")"
 	"$bin" info "$dir"/short/*.dcap >"$dir/out"
 }
 guest=$DASHCAM_BUILD/tests/guest

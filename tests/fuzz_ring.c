@@ -14,6 +14,8 @@
 
 #include "memory_writer.h"
 #include "ringfile.h"
+#include "ipc/registers.h"
+#include "trigger/crash.h"
 #include "trigger/incident.h"
 #include "trigger/snapshot.h"
 
@@ -25,6 +27,15 @@ static void must(bool ok)
 {
 	if (!ok)
 		abort();
+}
+
+static void crash(struct ringfile *f)
+{
+	struct dc_ring_crash *c = (void *)(f->map + f->header->crash_off);
+
+	*c = (struct dc_ring_crash){
+		.seq = 1, .claimed = 7, .tid = 7, .signal = 11, .code = 1, .reg_count = DC_REGS_X86, .stack_bytes = 1000};
+	f->header->flags |= DC_RING_CRASHED;
 }
 
 static void make_good(void)
@@ -40,6 +51,7 @@ static void make_good(void)
 	for (unsigned i = 0; i < 3000; i++)
 		ringfile_event(&w[i % 3]);
 	ringfile_trigger(&f, "fuzz");
+	crash(&f);
 	good_bytes = f.map_bytes;
 	good = malloc(good_bytes);
 	must(good != NULL);
@@ -65,6 +77,16 @@ static void poke(int fd, const uint8_t *data, size_t size)
 	}
 }
 
+static void check_crash(const struct memory_block *b)
+{
+	struct dc_sample s;
+
+	must(b->bytes >= sizeof(s));
+	memcpy(&s, b->payload, sizeof(s));
+	must(s.bytes == b->bytes && s.kind == DC_SAMPLE_CRASH && s.stack_bytes <= s.bytes &&
+	     s.reg_count * 8u + s.stack_bytes + s.extra_bytes + sizeof(s) <= s.bytes);
+}
+
 static void check_capture(void)
 {
 	size_t bytes = 0;
@@ -75,6 +97,8 @@ static void check_capture(void)
 		struct dc_chunk_copy c;
 
 		bytes += b->bytes;
+		if (b->type == DC_BLOCK_SAMPLES)
+			check_crash(b);
 		if (b->type != DC_BLOCK_CHUNKS)
 			continue;
 		memcpy(&head, b->payload, sizeof(head));
@@ -107,6 +131,8 @@ static void copy(struct dc_ring *ring)
 			dc_snapshot_loss(s, &out);
 		dc_snapshot_free(TAKE(s));
 	}
+	must(dc_crash_write(ring, &out, 0) >= 0);
+	dc_crash_ack(ring);
 	check_capture();
 	memory_writer_reset(&out);
 }

@@ -87,7 +87,9 @@ static void fill_header(struct dc_ring_header *h, uint32_t chunks, uint32_t chun
 	h->triggers_off = page(h->lanes_off + h->lane_cap * sizeof(struct dc_ring_lane));
 	h->states_off = page(h->triggers_off + h->trigger_cap * sizeof(struct dc_ring_trigger));
 	h->chunks_off = page(h->states_off + chunks * sizeof(struct dc_chunk_entry));
-	h->file_bytes = h->chunks_off + (uint64_t)chunks * chunk_bytes;
+	h->crash_off = h->chunks_off + (uint64_t)chunks * chunk_bytes;
+	h->crash_bytes = 2 * 4096;
+	h->file_bytes = h->crash_off + h->crash_bytes;
 }
 
 static void fill_site(struct ringfile *r)
