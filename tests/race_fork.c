@@ -181,7 +181,7 @@ int main(void)
 {
 	struct dc_stats stats = { .size = sizeof stats };
 	pthread_t threads[THREADS];
-	unsigned forks = storm_long() ? 10000 : 2000;
+	unsigned forks = storm_rounds(2000, 10000);
 	shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	STORM_NEED(shared != MAP_FAILED);
 	storm_begin(&storm, "1MiB");

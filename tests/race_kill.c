@@ -235,7 +235,7 @@ static void together(void)
 
 int main(void)
 {
-	unsigned rounds = storm_long() ? 1000 : 200;
+	unsigned rounds = storm_rounds(200, 1000);
 	shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	STORM_NEED(shared != MAP_FAILED);
 	storm_begin(&storm, "64MiB");
