@@ -137,6 +137,11 @@ holds "$dir/err" 'DEBUGINFOD_URLS names no server'
 # Nothing to be read, nothing to be said wrong.
 "$bin" report "$file" nonsense 2>"$dir/err"; (($? == 64)) || wrong "report nonsense"
 holds "$dir/err" "no report is called 'nonsense'"
+"$bin" report "$file" 2>"$dir/err"; (($? == 64)) || wrong "report without a name"
+holds "$dir/err" 'which report\? hot-functions, off-cpu or threads'
+head -c $(($(stat -c %s "$file") - 120)) "$file" >"$dir/cut.dcap"
+"$bin" symbolize "$dir/cut.dcap" >/dev/null 2>"$dir/err"; (($? == 2)) || wrong "symbolize of a cut capture"
+holds "$dir/err" 'the file was cut'
 "$bin" export "$file" -f pprof --off-cpu >/dev/null 2>"$dir/err"; (($? == 64)) || wrong "pprof --off-cpu"
 "$bin" symbolize "$dir/spinner" 2>"$dir/err"; (($? == 1)) || wrong "symbolize of no capture"
 "$bin" symbolize "$file" -d "$dir/none" 2>"$dir/err"; (($? == 1)) || wrong "symbolize -d none"

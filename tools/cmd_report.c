@@ -473,12 +473,14 @@ static int report_process(struct report *r, const struct topic *topic, const str
 static int report_run(const void *options, const struct operands *operands)
 {
 	const struct report_options *o = options;
-	const struct topic *topic = topic_find(operands->items[1]);
+	const struct topic *topic = operands->count > 1 ? topic_find(operands->items[1]) : NULL;
 	CLEANUP(dc_capture) struct dc_capture *c = NULL;
 	struct report r = {.o = o};
 	struct dc_cut cut;
 	int e;
 
+	if (operands->count < 2)
+		return usage_error("which report? hot-functions, off-cpu or threads");
 	if (!topic)
 		return usage_error("no report is called '%s', known are hot-functions, off-cpu and threads", operands->items[1]);
 	e = capture_open(operands->items[0], &c);
@@ -516,7 +518,7 @@ const struct command cmd_report = {
 	.options = report_option_table,
 	.options_size = sizeof(struct report_options),
 	.operand = OPERAND_CAPTURE,
-	.operands_min = 2,
+	.operands_min = 1,
 	.operands_max = 2,
 	.run = report_run,
 };

@@ -145,7 +145,9 @@ static int symbolize_run(const void *options, const struct operands *operands)
 		r = capture_open(operands->items[0], &c);
 	if (r == EXIT_OK && o->debuginfod)
 		r = debuginfod_fetch(c, o->timeout, &fetched);
-	return r == EXIT_OK ? name_frames(o, operands->items[0], &fetched) : r;
+	if (r == EXIT_OK)
+		r = name_frames(o, operands->items[0], &fetched);
+	return r == EXIT_OK ? capture_status(c, operands->items[0], 0) : r;
 }
 
 const struct command cmd_symbolize = {
@@ -158,6 +160,8 @@ const struct command cmd_symbolize = {
 		 "and by file name.\n\n"
 		 "ELF and DWARF are read in a child that may do nothing else; what crashes it costs names. The capture is replaced "
 		 "when the new one is whole and on disk.",
+	.exit_status = "0 when all went well, 1 when it failed, 2 when the capture is damaged and what is whole was named, 64 when "
+		       "the arguments were wrong.",
 	.examples = "dashcam symbolize FILE --debug-dir build/\tthe program was stripped where it ran\n"
 		    "dashcam symbolize FILE --debuginfod\task the distribution's server\n",
 	.see_also = "info report settle show",

@@ -290,13 +290,11 @@ static int share_out(struct counting *c)
 	for (uint32_t i = 0; i < s->count; i++)
 		if ((thread = thread_of(c, s->tallies[i].tid)) >= 0)
 			weights[thread] += (double)s->tallies[i].off_ns;
-	s->off_ns = 0;
 	for (uint32_t i = 0; i < s->count; i++) {
 		struct tally *t = &s->tallies[i];
 
 		if ((thread = thread_of(c, t->tid)) >= 0 && weights[thread] > 0)
 			t->off_ns = (uint64_t)((double)t->off_ns / weights[thread] * (double)s->threads[thread].off_ns);
-		s->off_ns += t->off_ns;
 	}
 	free(weights);
 	return 0;

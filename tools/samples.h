@@ -46,7 +46,7 @@ struct samples {
 	struct thread_tally *threads; /* by tid */
 	uint32_t thread_count;
 	uint64_t cpu_samples, cpu_ns;
-	uint64_t off_samples, off_ns;
+	uint64_t off_samples;
 	uint64_t unresolved; /* samples without a stack number: the capture is raw, or they could not be unwound */
 	bool switches; /* there are some */
 };
