@@ -17,6 +17,7 @@
 #include <sys/signalfd.h>
 
 #include "trigger/budget.h"
+#include "trigger/rules/rule.h"
 #include "trigger/sampler.h"
 #include "trigger/save.h"
 
@@ -41,6 +42,13 @@ struct dc_watcher_config {
 	bool stop_alone;  /* end when no process is left alive */
 	bool sample_host; /* the whole host, where that is allowed: a third of the price to what is sampled */
 	int zstd_level;
+	/*
+	 * What to notice besides (trigger/rules/rule.h); NULL: nothing. On SIGHUP the watcher asks @reload for them anew, and
+	 * then owns what it got; on error, which @reload has said, the old ones stay. NULL: nothing to read again.
+	 */
+	const struct dc_rules *rules;
+	int (*reload)(void *arg, struct dc_rules *ret_rules);
+	void *reload_arg;
 	/* One line, lower case, no newline. */
 	void (*log)(void *arg, const char *line);
 	void *log_arg;

@@ -48,6 +48,7 @@ struct dc_rule_firing {
 	uint32_t tid; /* 0: not of one thread */
 	uint64_t at_tick; /* raw clock of the ring when it happened; 0: now */
 	uint8_t trace_id[16]; /* trace context the thread was in; zeros: none known */
+	uint64_t untold; /* how often it came true since the firing before this, and was not told: once a look is enough */
 };
 
 int dc_evaluate_new(const struct dc_rules *rules, void (*fire)(void *arg, const struct dc_rule_firing *firing), void *arg,
@@ -65,16 +66,26 @@ void dc_evaluate_forget(struct dc_evaluate *e, struct dc_subject *s);
 
 /* One event out of the tail. @weight: how many it stands for, 1 unless the tail samples. */
 void dc_evaluate_event(struct dc_evaluate *e, struct dc_subject *s, const struct dc_event *event, double weight, int64_t now_ns);
-/* The guest says a span of @site lasted @units, ended at raw @tick. Rules with `where` wait for the tail to bring it. */
+/*
+ * The guest says a span of @site lasted @units, ended at raw @tick. Rules with `where` wait for the tail to bring it; the
+ * same span is not told twice, whoever brings it first. Look at the tail before: then its trace context is known.
+ */
 void dc_evaluate_span_over(struct dc_evaluate *e, struct dc_subject *s, uint16_t site, const char *name, uint64_t units,
 			   uint32_t tid, uint64_t tick, int64_t now_ns);
-/* A lane as the table has it, of a process that lives. @now_units: of the ring's clock. */
+/*
+ * A lane as the table has it, of a process that lives and records (not DC_RING_STOPPED). @now_units: of the ring's clock.
+ * @open_name: of its open_site, "" when it has none.
+ */
 void dc_evaluate_lane(struct dc_evaluate *e, struct dc_subject *s, uint32_t lane, const struct dc_ring_lane *entry,
 		      const char *open_name, uint64_t now_units, int64_t now_ns);
 void dc_evaluate_vitals(struct dc_evaluate *e, struct dc_subject *s, const struct dc_vitals *v, int64_t now_ns);
 void dc_evaluate_ended(struct dc_evaluate *e, struct dc_subject *s, int wait_status, int64_t now_ns);
 void dc_evaluate_exec(struct dc_evaluate *e, struct dc_subject *s, int64_t now_ns);
+/* Ends a look: after the lanes, events and vitals of all processes. */
 void dc_evaluate_tick(struct dc_evaluate *e, int64_t now_ns);
 
-/* The least span of @site, in units of its ring, that the guest shall report; 0: none. May change with every event. */
-uint64_t dc_evaluate_threshold(struct dc_evaluate *e, struct dc_subject *s, uint16_t site);
+/*
+ * The least span of @site, in units of its ring, that the guest shall report; 0: none. Changes as distributions do: to be
+ * asked again with each look. @name: of the site, which need not have recorded anything yet.
+ */
+uint64_t dc_evaluate_threshold(struct dc_evaluate *e, struct dc_subject *s, uint16_t site, const char *name);

@@ -36,7 +36,7 @@
 #include "ipc/cleanup.h"
 
 #define DC_RULE_NODES_MAX 32u
-#define DC_RULE_WHERE_MAX 4u
+#define DC_RULE_WHERE_MAX 8u /* in all of an expression */
 #define DC_RULE_TEXT_BYTES 512u
 
 enum dc_rule_op {
@@ -93,7 +93,7 @@ struct dc_rule_node {
 	uint8_t left, right; /* indices into nodes[] */
 	uint16_t column; /* of its first word in the text, from 1; and how long it is there */
 	uint16_t length;
-	char name[96]; /* SPAN_*, EVENT*, COUNTER: pattern */
+	char name[128]; /* SPAN_*, EVENT*, COUNTER: pattern */
 	enum dc_rule_compare compare;
 	double number; /* ns, bytes, per second, percent, or as written */
 	double percentile; /* 0..100 */
@@ -102,17 +102,19 @@ struct dc_rule_node {
 	enum dc_rule_compare level_compare;
 	enum dc_rule_pressure pressure;
 	bool full; /* PSI: full, else some */
+	uint8_t where; /* index of the first of its conditions in where[] */
 	uint8_t where_count;
-	struct dc_rule_where where[DC_RULE_WHERE_MAX];
 };
 
 struct dc_rule_expression {
 	char text[DC_RULE_TEXT_BYTES]; /* as written */
-	uint8_t root;
+	uint8_t root; /* the last node: those that a node is made of stand before it */
 	uint8_t count;
 	uint32_t every; /* fire each so-many-th time; 0, 1: each */
 	double probability; /* 0..1 */
 	struct dc_rule_node nodes[DC_RULE_NODES_MAX];
+	uint8_t where_count;
+	struct dc_rule_where where[DC_RULE_WHERE_MAX];
 };
 
 struct dc_rule_error {
