@@ -14,7 +14,7 @@
 #define DC_VITALS_FAULTS 16u
 #define DC_VITALS_CGROUP 32u /* throttling, OOM */
 #define DC_VITALS_PSI 64u /* of its cgroup where it has one of its own, else of the host */
-#define DC_VITALS_STATE 128u /* T and D, of each thread */
+#define DC_VITALS_STATE 128u /* of the process, and a thread in D: some threads are looked at each time, in turn */
 
 struct dc_vitals {
 	uint32_t known; /* DC_VITALS_* that could be read; of the rest nothing is said */
@@ -23,7 +23,7 @@ struct dc_vitals {
 	uint64_t rss_bytes;
 	uint32_t fds;
 	uint32_t threads;
-	uint64_t major_faults; /* ever */
+	uint64_t major_faults; /* ever, of reaped children not */
 	uint64_t cgroup_periods; /* cpu.stat nr_periods, nr_throttled */
 	uint64_t cgroup_throttled;
 	uint64_t cgroup_oom; /* memory.events: oom + oom_kill */
@@ -34,8 +34,13 @@ struct dc_vitals {
 
 struct dc_vitals_source; /* descriptors kept open between looks */
 
-/* @start_time: a pid that is somebody else's by now is noticed. Return: NULL when there is no memory. */
-struct dc_vitals_source *dc_vitals_open(uint32_t pid, uint64_t start_time);
+/*
+ * dc_vitals_open() - nothing is opened before it is first asked for
+ * @start_time: a pid that is somebody else's by now is noticed, at once and later
+ * @cgroup_root: where cgroups are mounted; NULL: /sys/fs/cgroup. Borrowed.
+ * Return: NULL when there is no memory.
+ */
+struct dc_vitals_source *dc_vitals_open(uint32_t pid, uint64_t start_time, const char *cgroup_root);
 void dc_vitals_close(struct dc_vitals_source *s);
 /* @wants: DC_VITALS_*. Return: 0, -ESRCH: gone. */
 int dc_vitals_read(struct dc_vitals_source *s, uint32_t wants, int64_t now_ns, struct dc_vitals *ret_vitals);
