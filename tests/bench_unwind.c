@@ -4,7 +4,7 @@
  * addresses out. The samples are of a child that formats and sorts, or of `--pid N`; it is stopped by ptrace at
  * random moments, so that idle threads are not what is measured. Unwound are all samples in turns until there are 50,000:
  *
- *   cold_us     a sample of the first 500 of a process: each place is asked of libunwind
+ *   cold_us     a sample of the first 500 of a process: each place's description is read
  *   warm_us     a sample of 50,000: every place is known
  *   to_root     share of them that was unwound to the outermost frame; `--lost` prints the others
  */

@@ -19,7 +19,7 @@ once() {
 
 libc_only() {
 	[ -d recorder ] || return
-	sources recorder ipc | xargs -r grep -HnE '#[[:space:]]*include[[:space:]]*<(zstd|liburing|xxhash|libunwind|elfutils|dwarf|gelf|libelf|libiberty|lzma|ini|curl)' |
+	sources recorder ipc | xargs -r grep -HnE '#[[:space:]]*include[[:space:]]*<(zstd|liburing|xxhash|elfutils|dwarf|gelf|libelf|libiberty|lzma|ini|curl)' |
 		sed 's/$/: recorder\/ and ipc\/ use libc only/'
 }
 
@@ -33,7 +33,6 @@ check() {
 	once 'zstd\.h'
 	once 'liburing\.h'
 	once 'xxhash\.h'
-	once 'libunwind\.h'
 	once 'ini\.h'
 	once 'elfutils/libdw\.h'
 	once 'gelf\.h'

@@ -2,7 +2,7 @@
 # Sourced by tests/run and tools/demo: which Debian packages are needed for what, and installing the missing ones.
 # This is the only list of packages.
 
-packages_build=(build-essential meson ninja-build pkg-config liburing-dev libzstd-dev libxxhash-dev libunwind-dev
+packages_build=(build-essential meson ninja-build pkg-config liburing-dev libzstd-dev libxxhash-dev
 	libdw-dev liblzma-dev libiberty-dev libinih-dev libcmocka-dev)
 packages_demo=(wrk)
 packages_test=(dwz elfutils gdb jq mandoc redis-tools spin strace wrk)

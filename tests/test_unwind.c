@@ -622,6 +622,7 @@ static void test_rules_by_hand(void **state)
 	/* The plain rule; one that no row can say (rounding the stack pointer); a frame without a caller. */
 	static const uint8_t rounded[] = {0x0f, 9, 0x70 + STACK_COLUMN, 0, 0x09, 0xf0, 0x1a, 0x23, 32, 0x96, 0x96};
 	static const uint8_t outermost[] = {0x07, RETURN_COLUMN};
+	static const uint8_t counted[] = {0x0f, 9, 0x70 + STACK_COLUMN, 8, 0x70 + FP, 0, 0x38, 0x1e, 0x22, 0x23, 8};
 	uint64_t words[64] = {PC_AT + 1, 0, 0, PC_AT + 2, 0, 0, 0, PC_AT + 3};
 
 	(void)state;
@@ -636,6 +637,10 @@ static void test_rules_by_hand(void **state)
 	assert_int_equal(unwound.addresses[1], PC_AT + 2);
 	assert_int_equal(unwound.addresses[2], PC_AT + 3);
 	assert_true(unwound.to_root);
+
+	module_make(counted, sizeof counted, image); /* CFA = sp + 8 + 8 * fp + 8 */
+	unwind_made(PC_AT, 2, words, 64);
+	assert_int_equal(unwound.addresses[1], PC_AT + 2);
 
 	unwind_rules(outermost, sizeof outermost, words, 64);
 	assert_int_equal(unwound.count, 1);
@@ -672,9 +677,59 @@ static void test_senseless_rules_end_the_walk(void **state)
 	for (unsigned i = 0; i < sizeof all / sizeof *all; i++) {
 		unwind_rules(all[i].rules, all[i].bytes, words, 64);
 		assert_int_equal(unwound.count, 1);
-#if defined(__x86_64__) /* elsewhere libunwind goes by the link register, here 0, when it makes no sense of the rules */
 		assert_false(unwound.to_root);
-#endif
+	}
+}
+
+static void test_registers_that_no_machine_has(void **state)
+{
+	/* What was left in one of them is lost, as it is in a vector register; the return address ends the walk. */
+	static const uint8_t fp_in_200[] = {0x09, FP, 0xc8, 1}, to_200[] = {0x09, 0xc8, 1, FP, 0x05, 0xff, 0x7f, 1};
+	static const uint8_t return_in_200[] = {0x09, RETURN_COLUMN, 0xc8, 1};
+	uint64_t words[64] = {PC_AT + 1};
+
+	(void)state;
+	unwind_rules(fp_in_200, sizeof fp_in_200, words, 64);
+	assert_int_equal(unwound.count, 2);
+	assert_true(unwound.to_root);
+	unwind_rules(to_200, sizeof to_200, words, 64);
+	assert_int_equal(unwound.count, 2);
+	unwind_rules(return_in_200, sizeof return_in_200, words, 64);
+	assert_int_equal(unwound.count, 1);
+	assert_false(unwound.to_root);
+}
+
+static void test_states_remembered_too_deeply(void **state)
+{
+	/* Some are, one within the other; a thousand are no description. */
+	uint8_t rules[1000];
+	uint64_t words[64] = {PC_AT + 1};
+
+	(void)state;
+	memset(rules, 0x0a, sizeof rules);
+	memset(rules + 16, 0x0b, 16);
+	unwind_rules(rules, 32, words, 64);
+	assert_int_equal(unwound.count, 2);
+	memset(rules, 0x0a, sizeof rules);
+	unwind_rules(rules, 1000, words, 64);
+	assert_int_equal(unwound.count, 1);
+	assert_false(unwound.to_root);
+}
+
+static void test_a_description_of_itself(void **state)
+{
+	/* Whose common part is itself, stands behind it, or is no common part. */
+	static const uint32_t places[] = {4, 0, UINT32_MAX, 5, 1u << 31};
+	uint64_t words[64] = {PC_AT + 1};
+	uint32_t length;
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof places / sizeof *places; i++) {
+		module_make(NULL, 0, image);
+		memcpy(&length, image + MADE_FRAMES, sizeof length);
+		memcpy(image + MADE_FRAMES + 4 + length + 4, &places[i], sizeof places[i]);
+		unwind_made(PC_AT, 0, words, 64);
+		assert_int_equal(unwound.count, 1);
 	}
 }
 
@@ -824,6 +879,9 @@ int main(void)
 		TEST(test_registers_of_another_machine),
 		TEST(test_rules_by_hand),
 		TEST(test_senseless_rules_end_the_walk),
+		TEST(test_registers_that_no_machine_has),
+		TEST(test_states_remembered_too_deeply),
+		TEST(test_a_description_of_itself),
 		TEST(test_any_changed_byte_of_a_description),
 		TEST(test_any_changed_byte_of_the_vdso),
 		TEST(test_a_signal_frame_by_hand),

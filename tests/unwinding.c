@@ -125,7 +125,7 @@ static unsigned frames_make(const uint8_t *rules, unsigned bytes, uint8_t *at)
 					 8,
 					 0x80 | RETURN_COLUMN,
 					 1};
-	uint8_t own[512] = {0};
+	uint8_t own[MADE_CODE - MADE_FRAMES - 64] = {0};
 	unsigned first = record_put(at, common, sizeof common, 24);
 	uint32_t id = first + 4, begin = MADE_CODE - (MADE_FRAMES + first + 8), length = MADE_CODE_BYTES;
 

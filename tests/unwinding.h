@@ -33,7 +33,7 @@ void regs_of(const ucontext_t *uc, uint64_t *ret_regs);
  * @rules. The return address lies below the CFA, which is the stack pointer plus 8, if @rules do not say other things.
  */
 #define MADE_BYTES 4096u
-#define MADE_CODE 0x800u
+#define MADE_CODE 0xc00u
 #define MADE_CODE_BYTES 256u
 #define MADE_FRAMES 0x400u
 void module_make(const uint8_t *rules, unsigned bytes, uint8_t *ret_image);

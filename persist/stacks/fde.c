@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "persist/stacks/bytes.h"
 #include "persist/stacks/module.h"
 
 /* DW_EH_PE_*: how a pointer is written (LSB, Core, 10.5.1) */
@@ -40,14 +41,6 @@ struct record {
 static uint32_t u32_at(const void *p)
 {
 	uint32_t v;
-
-	memcpy(&v, p, sizeof v);
-	return v;
-}
-
-static uint64_t u64_at(const void *p)
-{
-	uint64_t v;
 
 	memcpy(&v, p, sizeof v);
 	return v;
@@ -115,68 +108,95 @@ static bool record_next(const struct section *s, uint64_t *at, struct record *re
 	return false;
 }
 
-static bool leb128_skip(const struct section *s, uint64_t *at, uint64_t end)
-{
-	while (*at < end)
-		if (!(s->bytes[(*at)++] & 0x80))
-			return true;
-	return false;
-}
+/* What the descriptions of a CIE have in common. */
+struct common {
+	int encoding; /* of addresses; -1: we cannot know */
+	bool augmented; /* each has data of its own, whose length it tells */
+	struct dc_fde_rules rules;
+};
 
 /* Behind the CIE's numbers, one byte of text says what stands there ("zPLR"). -1: we cannot know. */
-static int encoding_among(const struct section *s, const uint8_t *text, uint64_t at, uint64_t end)
+static int encoding_among(const char *text, struct dc_bytes *data)
 {
 	static const uint8_t widths[PE_FORM + 1] = {8, 0, 2, 4, 8, 0, 0, 0, 0, 0, 2, 4, 8};
+	int encoding = PE_ABSPTR;
 
-	for (; *text && at < end; text++) {
+	for (; *text && !data->failed; text++) {
 		if (*text == 'R')
-			return s->bytes[at];
-		if (*text == 'P')
-			at += 1u + widths[s->bytes[at] & PE_FORM];
-		else if (*text == 'L')
-			at++;
-	}
-	return *text ? -1 : (int)PE_ABSPTR;
-}
-
-/* How the descriptions of a CIE write their addresses; -1: we cannot know. */
-static int encoding_of(const struct section *s, uint64_t common)
-{
-	struct record r;
-	uint64_t next = common;
-
-	if (common >= s->size || !record_next(s, &next, &r) || r.at != common || !r.is_common || r.end - r.body < 2)
-		return -1;
-	const uint8_t *text = s->bytes + r.body + 1;
-	const uint8_t *text_end = memchr(text, 0, r.end - r.body - 1);
-	if (!text_end)
-		return -1;
-	if (*text != 'z')
-		return *text ? -1 : (int)PE_ABSPTR;
-	uint64_t at = (uint64_t)(text_end + 1 - s->bytes);
-	for (unsigned i = 0; i < 4; i++) /* alignment of code, of data, return address, length of what follows */
-		if (!leb128_skip(s, &at, r.end))
+			encoding = (int)dc_bytes_unsigned(data, 1);
+		else if (*text == 'P') {
+			uint8_t width = widths[dc_bytes_unsigned(data, 1) & PE_FORM];
+			data->failed |= !width;
+			dc_bytes_take(data, width);
+		} else if (*text == 'L')
+			dc_bytes_take(data, 1);
+		else if (!strchr("SBG", *text)) /* a signal's frame, how aarch64 signs and tags: nothing stands there */
 			return -1;
-	return encoding_among(s, text + 1, at, r.end);
+	}
+	return data->failed ? -1 : encoding;
 }
 
-/* Addresses as compilers write them: absolute or relative to their place, of 4 or 8 bytes. */
+static bool common_read(const struct section *s, uint64_t at, struct common *ret_common)
+{
+	struct common c = {.encoding = PE_ABSPTR};
+	struct record r;
+	uint64_t next = at;
+
+	if (at >= s->size || !record_next(s, &next, &r) || r.at != at || !r.is_common)
+		return false;
+	struct dc_bytes b = {.at = s->bytes + r.body, .end = s->bytes + r.end};
+	uint64_t version = dc_bytes_unsigned(&b, 1);
+	const char *text = (const char *)b.at;
+	const uint8_t *text_end = memchr(b.at, 0, (size_t)(b.end - b.at));
+	if (!text_end || (version != 1 && version != 3 && version != 4) || (*text && *text != 'z'))
+		return false;
+	b.at = text_end + 1;
+	if (version == 4 && dc_bytes_unsigned(&b, 2) != 8) /* bytes of an address, of a segment */
+		return false;
+	c.rules.code_align = dc_bytes_uleb(&b);
+	c.rules.data_align = dc_bytes_sleb(&b);
+	c.rules.return_column = version == 1 ? dc_bytes_unsigned(&b, 1) : dc_bytes_uleb(&b);
+	c.augmented = *text == 'z';
+	if (c.augmented) {
+		uint64_t bytes = dc_bytes_uleb(&b);
+		struct dc_bytes data = {.at = dc_bytes_take(&b, bytes), .end = b.at};
+		c.encoding = b.failed ? -1 : encoding_among(text + 1, &data);
+	}
+	c.rules.common = b.at;
+	c.rules.common_end = b.end;
+	*ret_common = c;
+	return !b.failed && c.encoding >= 0;
+}
+
+/* Addresses as compilers write them: absolute or relative to their place, of 4 or 8 bytes. 0: otherwise. */
+static unsigned width_of(int encoding)
+{
+	switch (encoding & ~(int)PE_PCREL) {
+	case PE_ABSPTR:
+	case PE_UDATA8:
+	case PE_SDATA8:
+		return 8;
+	case PE_UDATA4:
+	case PE_SDATA4:
+		return 4;
+	default:
+		return 0;
+	}
+}
+
 static bool range_of(const struct section *s, const struct record *r, int encoding, struct dc_fde *e)
 {
-	unsigned form = encoding & (int)PE_FORM;
-	bool wide = form == PE_ABSPTR || form == PE_UDATA8 || form == PE_SDATA8;
-	const uint8_t *p = s->bytes + r->body;
-	uint64_t length;
+	struct dc_bytes b = {.at = s->bytes + r->body, .end = s->bytes + r->end};
+	unsigned width = width_of(encoding);
 
-	if (encoding < 0 || (encoding & ~(int)(PE_FORM | PE_PCREL)) || r->end - r->body < (wide ? 16 : 8) ||
-	    (!wide && form != PE_UDATA4 && form != PE_SDATA4))
+	if (!width)
 		return false;
-	e->begin = wide ? u64_at(p) : form == PE_SDATA4 ? s32_at(p) : u32_at(p);
-	length = wide ? u64_at(p + 8) : u32_at(p + 4);
+	e->begin = (encoding & (int)PE_FORM) == PE_SDATA4 ? (uint64_t)dc_bytes_signed(&b, width)
+							  : dc_bytes_unsigned(&b, width);
 	if (encoding & (int)PE_PCREL)
 		e->begin += s->vaddr + r->body;
-	e->end = e->begin + length;
-	return e->begin < e->end;
+	e->end = e->begin + dc_bytes_unsigned(&b, width);
+	return !b.failed && e->begin < e->end;
 }
 
 static int entry_add(struct dc_fde_index *x, uint32_t *room, const struct dc_fde *e)
@@ -196,16 +216,17 @@ static int entry_add(struct dc_fde_index *x, uint32_t *room, const struct dc_fde
 static int section_read(struct dc_fde_index *x, uint32_t *room, const struct section *s)
 {
 	struct record r;
+	struct common c = {.encoding = -1};
 	uint64_t at = 0, common = UINT64_MAX;
-	int encoding = -1, result = 0;
+	int result = 0;
 
 	while (result == 0 && record_next(s, &at, &r)) {
 		struct dc_fde e = {.debug = s->debug, .at = s->vaddr + r.at, .common = r.common};
 		if (r.is_common)
 			continue;
-		if (r.common != common)
-			encoding = encoding_of(s, common = r.common);
-		if (range_of(s, &r, encoding, &e))
+		if (r.common != common && !common_read(s, common = r.common, &c))
+			c.encoding = -1;
+		if (c.encoding >= 0 && range_of(s, &r, c.encoding, &e))
 			result = entry_add(x, room, &e);
 	}
 	return result;
@@ -216,6 +237,11 @@ static int by_begin(const void *pa, const void *pb)
 	const struct dc_fde *a = pa, *b = pb;
 
 	return a->begin < b->begin ? -1 : a->begin > b->begin;
+}
+
+static struct section section_of_debug(const struct dc_module *m)
+{
+	return (struct section){m->image + m->debug_frame_offset, m->debug_frame_bytes, 0, true};
 }
 
 static int index_build(struct dc_fde_index *x)
@@ -231,9 +257,10 @@ static int index_build(struct dc_fde_index *x)
 		if (bytes)
 			r = section_read(x, &room, &(struct section){bytes, m->eh_frame_bytes, m->eh_frame, false});
 	}
-	if (r == 0 && m->debug_frame_bytes)
-		r = section_read(x, &room,
-				 &(struct section){m->image + m->debug_frame_offset, m->debug_frame_bytes, 0, true});
+	if (r == 0 && m->debug_frame_bytes) {
+		struct section debug = section_of_debug(m);
+		r = section_read(x, &room, &debug);
+	}
 	if (x->count)
 		qsort(x->entries, x->count, sizeof *x->entries, by_begin);
 	return r;
@@ -267,33 +294,44 @@ void dc_fde_index_fini(struct dc_fde_index *x)
 	*x = (struct dc_fde_index){0};
 }
 
-/* The table knows where a function begins, not where it ends: that is for who reads what we found. */
-static bool table_covers(const struct dc_module *m, uint64_t vaddr, struct dc_fde *fde)
+/* A description in .eh_frame and its CIE, which stands before it, as one section that begins at the CIE. */
+static bool section_around(const struct dc_module *m, uint64_t at, struct section *ret_section,
+			   struct record *ret_record)
 {
-	uint64_t at = fde->at;
 	const uint8_t *length = dc_module_at(m, at, 8);
 
 	if (!length || u32_at(length) < 12 || u32_at(length) == LENGTH_64)
 		return false;
-	uint64_t bytes = (uint64_t)u32_at(length) + 4;
 	uint64_t common = at + 4 - u32_at(length + 4);
-	const uint8_t *record = dc_module_at(m, at, bytes);
-	const uint8_t *first = dc_module_at(m, common, 8);
-	struct dc_fde e;
-	if (!record || !first || common >= at)
-		return false;
-	/* Both as one section that begins at the CIE. */
-	uint64_t whole = at + bytes - common;
-	const uint8_t *section = dc_module_at(m, common, whole);
+	uint64_t whole = at + 4 + u32_at(length) - common;
+	const uint8_t *section = common < at ? dc_module_at(m, common, whole) : NULL;
 	if (!section)
 		return false;
-	struct section s = {section, whole, common, false};
-	struct record r = {.at = at - common, .body = at - common + 8, .end = whole};
-	if (!range_of(&s, &r, encoding_of(&s, 0), &e) || vaddr < e.begin || vaddr >= e.end)
-		return false;
-	fde->begin = e.begin;
-	fde->end = e.end;
+	*ret_section = (struct section){section, whole, common, false};
+	*ret_record = (struct record){.at = at - common, .body = at - common + 8, .end = whole};
 	return true;
+}
+
+static bool record_of(const struct dc_module *m, const struct dc_fde *fde, struct section *ret_section,
+		      struct record *ret_record)
+{
+	uint64_t at = fde->at;
+
+	if (!fde->debug)
+		return section_around(m, fde->at, ret_section, ret_record);
+	*ret_section = section_of_debug(m);
+	return record_next(ret_section, &at, ret_record) && !ret_record->is_common;
+}
+
+/* The table knows where a function begins, not where it ends: that is for who reads what we found. */
+static bool table_covers(const struct dc_module *m, uint64_t vaddr, struct dc_fde *fde)
+{
+	struct section s;
+	struct record r;
+	struct common c;
+
+	return section_around(m, fde->at, &s, &r) && common_read(&s, 0, &c) && range_of(&s, &r, c.encoding, fde) &&
+	       vaddr >= fde->begin && vaddr < fde->end;
 }
 
 int dc_fde_find(struct dc_fde_index *x, uint64_t vaddr, struct dc_fde *ret_fde)
@@ -309,4 +347,24 @@ int dc_fde_find(struct dc_fde_index *x, uint64_t vaddr, struct dc_fde *ret_fde)
 			return r;
 	}
 	return index_find(x, vaddr, ret_fde);
+}
+
+int dc_fde_rules(const struct dc_fde_index *x, const struct dc_fde *fde, struct dc_fde_rules *ret_rules)
+{
+	struct section s;
+	struct record r;
+	struct common c;
+
+	if (!record_of(x->module, fde, &s, &r) || !common_read(&s, r.common, &c))
+		return -EBADMSG;
+	struct dc_bytes b = {.at = s.bytes + r.body, .end = s.bytes + r.end};
+	dc_bytes_take(&b, 2u * width_of(c.encoding));
+	if (c.augmented)
+		dc_bytes_take(&b, dc_bytes_uleb(&b));
+	if (b.failed)
+		return -EBADMSG;
+	*ret_rules = c.rules;
+	ret_rules->own = b.at;
+	ret_rules->own_end = b.end;
+	return 0;
 }

@@ -6,7 +6,8 @@
  *   2. .eh_frame, where there is no such table: all of it is read once, at the first question
  *   3. .debug_frame, likewise
  *
- * Nothing of what the description says is looked at, but where in .eh_frame or .debug_frame it stands.
+ * A description and its common part (CIE) are found inside of one section, and what they say is given out between
+ * pointers: rules.h reads it.
  */
 #pragma once
 
@@ -25,6 +26,17 @@ struct dc_fde {
 	uint64_t common; /* .debug_frame: offset of the CIE in the section */
 };
 
+/* What one says: instructions, first the common ones, and what their operands are counted in. */
+struct dc_fde_rules {
+	const uint8_t *common;
+	const uint8_t *common_end;
+	const uint8_t *own;
+	const uint8_t *own_end;
+	uint64_t code_align;
+	int64_t data_align;
+	uint64_t return_column;
+};
+
 struct dc_fde_index {
 	const struct dc_module *module;
 	struct dc_fde *entries; /* sorted by begin */
@@ -37,3 +49,5 @@ void dc_fde_index_fini(struct dc_fde_index *x);
 
 /* Return: 0; -ENOENT; -ENOMEM. */
 int dc_fde_find(struct dc_fde_index *x, uint64_t vaddr, struct dc_fde *ret_fde);
+/* Return: 0; -EBADMSG: it makes no sense. */
+int dc_fde_rules(const struct dc_fde_index *x, const struct dc_fde *fde, struct dc_fde_rules *ret_rules);

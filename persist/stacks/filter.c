@@ -108,8 +108,8 @@ static const uint32_t harmless[] = {
 #endif
 };
 
-/* Not to be had, but no reason to die: callers do without. (libunwind makes a pipe when it starts, for local unwinding.) */
-static const uint32_t refused[] = {SYS_ioctl, SYS_prlimit64, SYS_openat2, SYS_rseq, SYS_membarrier, SYS_pipe2};
+/* Not to be had, but no reason to die: callers do without. */
+static const uint32_t refused[] = {SYS_ioctl, SYS_prlimit64, SYS_openat2, SYS_rseq, SYS_membarrier};
 
 static void reading(struct filter *f)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The walk: each frame by its row (row.h), which libunwind is asked for once (learn.h); where nothing describes a frame, by
- * what its code and its frame pointer tell (code.h), if that looks right.
+ * The walk: each frame by its row (row.h), which is made once (rules.h); where nothing describes a frame, by what its
+ * code and its frame pointer tell (code.h), if that looks right.
  */
 #include "persist/stacks/unwind.h"
 
@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "persist/stacks/code.h"
-#include "persist/stacks/learn.h"
+#include "persist/stacks/rules.h"
 
 #if defined(__x86_64__)
 #define MACHINE EM_X86_64
@@ -22,7 +22,6 @@
 #define SEARCH_FRAMES 2u /* behind a searched one that make it credible, without a root */
 
 struct dc_unwinder {
-	struct dc_learner learner;
 	struct dc_row_table rows;
 	uint32_t count;
 	struct dc_place *places;
@@ -56,13 +55,13 @@ static const struct dc_place *place_of(const struct dc_unwinder *u, uint64_t add
 }
 
 /* Trampolines may be described wrongly, or not. */
-static void row_make(struct dc_unwinder *u, const struct dc_place *p, uint64_t pc, bool called, struct dc_row *ret_row)
+static void row_make(const struct dc_place *p, uint64_t pc, bool called, struct dc_row *ret_row)
 {
 	*ret_row = (struct dc_row){.kind = DC_ROW_NONE};
 	if (dc_code_is_trampoline(p, pc))
 		*ret_row = dc_code_row_signal();
 	else if (p->module)
-		dc_learn_row(&u->learner, p, pc - called, ret_row);
+		dc_rules_row(p, pc - called, ret_row);
 	if (ret_row->kind == DC_ROW_NONE && !called && dc_code_is_plt(p, pc))
 		*ret_row = dc_code_row_bare();
 }
@@ -79,7 +78,7 @@ static const struct dc_row *row_at(struct dc_unwinder *u, uint64_t pc, bool call
 		return NULL;
 	if (known || !(p = place_of(u, pc - called)))
 		return known;
-	row_make(u, p, pc, called, &row);
+	row_make(p, pc, called, &row);
 	return dc_row_add(&u->rows, key, &row) == 0 ? dc_row_find(&u->rows, key) : NULL;
 }
 
@@ -262,7 +261,7 @@ static bool frame_walk(struct walk *w)
 	if (kind == DC_ROW_STEP)
 		frame_leave(w, row);
 	else if (kind == DC_ROW_DIRECT)
-		kind = dc_learn_step(&u->learner, place_of(u, pc - w->called), pc - w->called, &w->state, &w->stack);
+		kind = dc_rules_step(place_of(u, pc - w->called), pc - w->called, &w->state, &w->stack);
 	if (kind == DC_ROW_END)
 		w->out->to_root = true;
 	if (kind == DC_ROW_END || (kind == DC_ROW_NONE && !guess(w, !row)))
@@ -314,7 +313,7 @@ int dc_unwinder_new(const struct dc_unwind_map *maps, uint32_t count, struct dc_
 {
 	CLEANUP(dc_unwinder) struct dc_unwinder *u = calloc(1, sizeof *u);
 
-	if (!u || dc_learner_init(&u->learner) < 0)
+	if (!u)
 		return -ENOMEM;
 	u->places = calloc(count ? count : 1, sizeof *u->places);
 	u->indexes = calloc(count ? count : 1, sizeof *u->indexes);
@@ -335,6 +334,5 @@ void dc_unwinder_free(struct dc_unwinder *u)
 	dc_row_table_fini(&u->rows);
 	free(u->indexes);
 	free(u->places);
-	dc_learner_fini(&u->learner);
 	free(u);
 }

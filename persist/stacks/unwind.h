@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From registers and a copy of the stack to return addresses, with libunwind's remote accessors: memory is the copied
- * stack, then the module of the frame's code (by its map), and nothing else. Runs in the sandboxed child. One unwinder per
- * process, kept over all its samples: what libunwind says of a program counter is asked for once. (Whole stacks are not
- * compared: to hash a copy takes longer than to unwind it again.) System calls, for a filter: mmap, munmap, rt_sigprocmask.
+ * From registers and a copy of the stack to return addresses: by what the module of each frame's code (by its map) says
+ * of it; memory is the copied stack, and nothing else. Runs in the sandboxed child. One unwinder per process, kept over all
+ * its samples: what is said of a program counter is read once. (Whole stacks are not compared: to hash a copy takes longer
+ * than to unwind it again.) System calls, for a filter: mmap, munmap, rt_sigprocmask.
  */
 #pragma once
 
