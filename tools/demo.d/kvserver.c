@@ -2,7 +2,7 @@
 /*
  * kvserver: a key-value server over HTTP, small but whole: the program that tools/demo records.
  *
- *     kvserver [--port N] [--workers N] [--fill N] [--slow-ms N] [--snapshot FILE]
+ *     kvserver [--port N] [--workers N] [--fill N] [--slow-ms N] [--snapshot FILE] [--journal FILE] [--faults]
  *
  * Listens on 127.0.0.1 only and prints "listening on PORT" when it is ready (port 0 picks a free one).
  * SIGTERM and SIGINT end it. Read in this order: http.h, table.h, service.h, conn.h, worker.h. The only calls
@@ -20,6 +20,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "tools/demo.d/fault.h"
 #include "tools/demo.d/worker.h"
 
 #define WORKERS_MAX 64u
@@ -30,6 +31,7 @@ struct options {
 	unsigned fill;
 	unsigned slow_ms;
 	const char *snapshot;
+	const char *journal;
 };
 
 static int parse_number(const char *text, unsigned long max, unsigned *ret_number)
@@ -57,6 +59,12 @@ static int parse_option(int c, struct options *o)
 	case 'o':
 		o->snapshot = optarg;
 		return 0;
+	case 'j':
+		o->journal = optarg;
+		return 0;
+	case 'F':
+		fault_allow();
+		return 0;
 	default:
 		return -EINVAL;
 	}
@@ -67,14 +75,15 @@ static int parse_options(int argc, char **argv, struct options *o)
 	static const struct option known[] = {
 		{"port", required_argument, NULL, 'p'},     {"workers", required_argument, NULL, 'w'},
 		{"fill", required_argument, NULL, 'f'},     {"slow-ms", required_argument, NULL, 's'},
-		{"snapshot", required_argument, NULL, 'o'}, {NULL, 0, NULL, 0},
+		{"snapshot", required_argument, NULL, 'o'}, {"journal", required_argument, NULL, 'j'},
+		{"faults", no_argument, NULL, 'F'},         {NULL, 0, NULL, 0},
 	};
 
 	for (int c; (c = getopt_long(argc, argv, "", known, NULL)) != -1;) {
 		if (parse_option(c, o) < 0) {
 			fprintf(stderr,
 				"kvserver: '%s' is not understood; "
-				"options: --port N --workers 1..64 --fill N --slow-ms N --snapshot FILE\n",
+				"options: --port N --workers 1..64 --fill N --slow-ms N --snapshot FILE --journal FILE --faults\n",
 				argv[optind - 1]);
 			return -EINVAL;
 		}
@@ -170,8 +179,11 @@ static int run(const struct options *o, const sigset_t *stop)
 	int r = table_new(o->slow_ms, &service.table);
 	if (r == 0)
 		r = fill(service.table, o->fill);
+	if (r == 0 && o->journal)
+		r = backend_new(o->journal, &service.backend);
 	if (r == 0)
 		r = serve(o, &service, stop);
+	backend_free(service.backend);
 	table_free(service.table);
 	return r;
 }

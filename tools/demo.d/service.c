@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tools/demo.d/fault.h"
+
 static int get(const struct service *s, struct http_text key, char *body, size_t *ret_length)
 {
 	int n = table_get(s->table, key.at, key.length, body);
@@ -20,6 +22,8 @@ static int get(const struct service *s, struct http_text key, char *body, size_t
 static int put(const struct service *s, struct http_text key, struct http_text value)
 {
 	int r = table_put(s->table, key.at, key.length, value.at, value.length);
+	if (r >= 0 && s->backend && backend_append(s->backend, key.at, key.length, value.at, value.length) < 0)
+		return 507;
 	return r == -EINVAL ? 400 : r < 0 ? 507 : r ? 201 : 200;
 }
 
@@ -40,6 +44,8 @@ static int answer_stats(const struct service *s, char *body, size_t *ret_length)
 {
 	struct table_stats stats;
 	table_count(s->table, &stats);
+	if (fault_is(FAULT_SLOW_ROUTE))
+		table_walk(s->table);
 	*ret_length = (size_t)snprintf(body, TABLE_VALUE_MAX,
 				       "{\"entries\":%" PRIu64 ",\"bytes\":%" PRIu64 "}\n", stats.entries,
 				       stats.bytes);
@@ -82,14 +88,45 @@ static int answer_snapshot(const struct service *s, char *body, size_t *ret_leng
 	return 200;
 }
 
+static int answer_peer(const struct service *s, struct http_text path, char *body, size_t *ret_length)
+{
+	const size_t from = strlen("/peer/");
+	unsigned number;
+
+	if (!s->backend)
+		return 404;
+	if (backend_resolve(s->backend, path.at + from, path.length - from, &number) < 0)
+		return 504;
+	*ret_length = (size_t)snprintf(body, TABLE_VALUE_MAX, "%u\n", number);
+	return 200;
+}
+
+static int answer_fault(struct http_text path)
+{
+	const size_t from = strlen("/fault/");
+	int r = fault_order(path.at + from, path.length - from);
+	return r == -EPERM ? 403 : r < 0 ? 404 : 200;
+}
+
+static bool starts(struct http_text path, const char *with)
+{
+	return path.length > strlen(with) && !memcmp(path.at, with, strlen(with));
+}
+
 int service_answer(const struct service *s, const struct http_request *request, char *body,
 		   size_t *ret_length)
 {
 	*ret_length = 0;
-	if (request->path.length > 4 && !memcmp(request->path.at, "/kv/", 4))
+	fault_of_request();
+	table_fault(s->table);
+	if (starts(request->path, "/kv/"))
 		return answer_kv(s, request, body, ret_length);
 	if (http_is(request->path, "/stats"))
 		return http_is(request->method, "GET") ? answer_stats(s, body, ret_length) : 405;
+	if (starts(request->path, "/peer/"))
+		return http_is(request->method, "GET") ? answer_peer(s, request->path, body, ret_length) : 405;
+	if (starts(request->path, "/fault/"))
+		return http_is(request->method, "POST") ? answer_fault(request->path) : 405;
 	if (http_is(request->path, "/snapshot"))
 		return http_is(request->method, "POST") ? answer_snapshot(s, body, ret_length) : 405;
 	return 404;

@@ -5,14 +5,18 @@
  *     GET, PUT, DELETE /kv/KEY      the values
  *     GET  /stats                   how many entries and bytes
  *     POST /snapshot                all values into the snapshot file
+ *     GET  /peer/NAME               the peer's number (--journal)
+ *     POST /fault/NAME              something goes wrong (--faults, fault.h)
  */
 #pragma once
 
+#include "tools/demo.d/backend.h"
 #include "tools/demo.d/http.h"
 #include "tools/demo.d/table.h"
 
 struct service {
 	struct table *table;
+	struct backend *backend; /* NULL: none */
 	const char *snapshot; /* file, NULL: none is written */
 };
 

@@ -10,6 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tools/demo.d/fault.h"
+
 #define BUCKETS 1024u /* per shard */
 #define SHARE_BYTES (1u << 20)
 
@@ -155,6 +157,8 @@ int table_get(struct table *t, const char *key, size_t key_length, char *value)
 
 	lock(t, s);
 	const struct entry *e = *find(s, hash, key, key_length);
+	if (fault_is(FAULT_LOCK_CONVOY))
+		fault_sleep_ms(20);
 	if (e) {
 		memcpy(value, e->bytes + e->key_length, e->value_length);
 		r = (int)e->value_length;
@@ -212,6 +216,72 @@ void table_count(struct table *t, struct table_stats *ret_stats)
 		ret_stats->entries += s->stats.entries;
 		ret_stats->bytes += s->stats.bytes;
 		unlock(s);
+	}
+}
+
+/* --- faults --- */
+
+static uint32_t walk_shard(const struct shard *s)
+{
+	uint32_t sum = 0;
+
+	for (unsigned b = 0; b < BUCKETS; b++)
+		for (const struct entry *e = s->buckets[b]; e; e = e->next)
+			sum += hash_of(e->bytes, e->key_length + e->value_length);
+	return sum;
+}
+
+void table_walk(struct table *t)
+{
+	volatile uint32_t sum = 0;
+
+	for (unsigned turn = 0; turn < 8; turn++) {
+		for (unsigned i = 0; i < TABLE_SHARDS; i++) {
+			lock(t, &t->shards[i]);
+			sum += walk_shard(&t->shards[i]);
+			unlock(&t->shards[i]);
+		}
+	}
+}
+
+static void lock_two(struct table *t, unsigned first, unsigned second)
+{
+	lock(t, &t->shards[first]);
+	fault_sleep_ms(50);
+	lock(t, &t->shards[second]);
+	unlock(&t->shards[second]);
+	unlock(&t->shards[first]);
+}
+
+static void *other_order(void *arg)
+{
+	lock_two(arg, 1, 0);
+	return NULL;
+}
+
+static void *collect(void *arg)
+{
+	struct table *t = arg;
+
+	dc_thread_name("collector");
+	DC_SPAN("collect");
+	for (unsigned i = 0; i < TABLE_SHARDS; i++)
+		lock(t, &t->shards[i]);
+	fault_sleep_ms(300);
+	for (unsigned i = 0; i < TABLE_SHARDS; i++)
+		unlock(&t->shards[i]);
+	return NULL;
+}
+
+void table_fault(struct table *t)
+{
+	pthread_t thread;
+
+	if (fault_take(FAULT_GC_PAUSE) && pthread_create(&thread, NULL, collect, t) == 0)
+		pthread_detach(thread);
+	if (fault_take(FAULT_DEADLOCK) && pthread_create(&thread, NULL, other_order, t) == 0) {
+		pthread_detach(thread);
+		lock_two(t, 0, 1);
 	}
 }
 

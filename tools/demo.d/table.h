@@ -37,6 +37,11 @@ int table_put(struct table *t, const char *key, size_t key_length, const char *v
 int table_delete(struct table *t, const char *key, size_t key_length);
 void table_count(struct table *t, struct table_stats *ret_stats);
 
+/* Each entry, byte by byte, again for each of its shard: what a careless statistic does. */
+void table_walk(struct table *t);
+/* What faults do to locks; nothing unless one is ordered (fault.h). */
+void table_fault(struct table *t);
+
 /*
  * table_snapshot() - write all entries to @fd, shard by shard, at most a megabyte a second, to be kind to the disk It
  * sleeps where it stands when the second's share is written: with the lock of a shard in its hand. This is the
