@@ -9,16 +9,11 @@
 const char *series_name(enum series_kind kind)
 {
 	static const char *const names[SERIES_KINDS] = {
-		[SERIES_NORMAL] = "normal",
-		[SERIES_LOGNORMAL] = "lognormal",
-		[SERIES_BIMODAL] = "bimodal",
-		[SERIES_EXPONENTIAL] = "exponential",
-		[SERIES_PARETO] = "pareto",
-		[SERIES_SWING] = "daily swing",
-		[SERIES_DRIFT] = "slow drift",
-		[SERIES_STEP] = "step x10",
-		[SERIES_CONSTANT] = "constant",
-		[SERIES_TICKS_US] = "ticks of 1 us",
+		[SERIES_NORMAL] = "normal",          [SERIES_LOGNORMAL] = "lognormal",
+		[SERIES_BIMODAL] = "bimodal",        [SERIES_EXPONENTIAL] = "exponential",
+		[SERIES_PARETO] = "pareto",          [SERIES_SWING] = "daily swing",
+		[SERIES_DRIFT] = "slow drift",       [SERIES_STEP] = "step x10",
+		[SERIES_CONSTANT] = "constant",      [SERIES_TICKS_US] = "ticks of 1 us",
 		[SERIES_TICKS_MS] = "ticks of 1 ms",
 	};
 
@@ -27,7 +22,8 @@ const char *series_name(enum series_kind kind)
 
 void series_init(struct series *s, enum series_kind kind, long count, uint64_t seed)
 {
-	*s = (struct series){.kind = kind, .random = seed * UINT64_C(0x9e3779b97f4a7c15) + 1, .count = count, .spare = NAN};
+	*s = (struct series){
+		.kind = kind, .random = seed * UINT64_C(0x9e3779b97f4a7c15) + 1, .count = count, .spare = NAN};
 	for (int i = 0; i < 8; i++)
 		series_uniform(s);
 }

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: MIT */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <cmocka.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "tests/series.h"
+#include "trigger/rules/unusual.h"
+
+#define SECOND INT64_C(1000000000)
+#define COUNT 1000000
+#define PER_S 100
+#define COOLDOWN (10 * PER_S)
+
+struct seen {
+	struct dc_unusual u;
+	long fired, clear; /* ... of which beyond what one in clear_one_in exceeds */
+	long last, crowded; /* pairs of firings within one cool-down */
+};
+
+static double *values, *sorted;
+
+static int by_value(const void *a, const void *b)
+{
+	const double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static void make(enum series_kind kind, uint64_t seed)
+{
+	struct series s;
+
+	series_init(&s, kind, COUNT, seed);
+	for (long i = 0; i < COUNT; i++)
+		values[i] = sorted[i] = series_next(&s);
+}
+
+static double exceeded_by(long one_in)
+{
+	qsort(sorted, COUNT, sizeof(*sorted), by_value);
+	return sorted[COUNT - COUNT / one_in];
+}
+
+static struct seen watch(double one_in, double clear)
+{
+	struct seen s = {.last = -COOLDOWN};
+
+	dc_unusual_init(&s.u, one_in);
+	for (long i = 0; i < COUNT; i++) {
+		if (!dc_unusual_add(&s.u, values[i], i * (SECOND / PER_S)))
+			continue;
+		s.fired++;
+		s.clear += values[i] > clear;
+		s.crowded += i - s.last < COOLDOWN;
+		s.last = i;
+	}
+	return s;
+}
+
+static void within(enum series_kind kind, double value, double least, double most)
+{
+	if (value < least || value > most)
+		fail_msg("%s: %g is not within %g to %g", series_name(kind), value, least, most);
+}
+
+static void test_rate(void **state)
+{
+	/* On stationary data of any shape the realised rate is the asked one ± 10 %, and what fires is from the far end. */
+	(void)state;
+	for (enum series_kind kind = 0; kind < SERIES_STATIONARY; kind++) {
+		make(kind, 11);
+		const double clear = exceeded_by(100);
+		const struct seen rare = watch(10000, clear), often = watch(1000, clear);
+
+		within(kind, (double)rare.fired, 90, 110);
+		within(kind, (double)often.fired, 900, 1100);
+		within(kind, (double)rare.clear, 0.97 * (double)rare.fired, 110);
+		within(kind, (double)often.clear, 0.97 * (double)often.fired, 1100);
+		within(kind, (double)rare.crowded, 0, 0);
+	}
+}
+
+static void test_no_storm(void **state)
+{
+	/* Swings, drift, a step, ticks and ties: the rate stays sane, and one cool-down never has two of them. */
+	(void)state;
+	for (enum series_kind kind = SERIES_STATIONARY; kind < SERIES_KINDS; kind++) {
+		make(kind, 12);
+		const struct seen rare = watch(10000, 0);
+
+		within(kind, (double)rare.fired, 0, 150);
+		within(kind, (double)rare.crowded, 0, 0);
+	}
+}
+
+static void test_step(void **state)
+{
+	/* Ten times slower is told once, and is usual when the cool-down is over. */
+	long before = 0, after = 0, later = 0;
+	struct dc_unusual u;
+
+	(void)state;
+	make(SERIES_STEP, 13);
+	dc_unusual_init(&u, 10000);
+	for (long i = 0; i < COUNT; i++)
+		if (dc_unusual_add(&u, values[i], i)) {
+			before += i >= COUNT / 2 - COOLDOWN && i < COUNT / 2;
+			after += i >= COUNT / 2 && i < COUNT / 2 + COOLDOWN;
+			later += i >= COUNT / 2 + COOLDOWN && i < COUNT / 2 + 10 * COOLDOWN;
+		}
+	assert_int_equal(before, 0);
+	assert_int_equal(after, 1);
+	assert_in_range(later, 0, 2);
+}
+
+static void test_constant(void **state)
+{
+	/* A constant never fires, nor does one with noise, nor a step of one tick; ten times as much does, once. */
+	static const double one_in[] = {10000, 1000, DC_UNUSUAL_FAR};
+	struct series s;
+
+	(void)state;
+	for (unsigned k = 0; k < 3; k++) {
+		struct dc_unusual u;
+		long fired = 0;
+
+		dc_unusual_init(&u, one_in[k]);
+		series_init(&s, SERIES_CONSTANT, COUNT, 5);
+		for (long i = 0; i < 300000; i++)
+			fired += dc_unusual_add(&u, 5000 + (i % 1000 == 0) + series_uniform(&s), i * (SECOND / PER_S));
+		assert_int_equal(fired, 0);
+		for (long i = 0; i < 500; i++)
+			fired += dc_unusual_add(&u, 50000, (300000 + i) * (SECOND / PER_S));
+		assert_true(fired == 1 || (one_in[k] == 1000 && fired <= 5));
+	}
+}
+
+static void test_far(void **state)
+{
+	/* Plain `unusual` is quiet for 2.8 hours of any of them, and tells at once of what is really far: once per size. */
+	(void)state;
+	for (enum series_kind kind = 0; kind < SERIES_KINDS; kind++) {
+		struct seen s;
+		double far;
+
+		make(kind, 14);
+		s = watch(DC_UNUSUAL_FAR, 0);
+		within(kind, (double)s.fired, 0, kind == SERIES_STEP);
+		far = 2 * dc_unusual_threshold(&s.u);
+		assert_true(isfinite(far));
+		within(kind, far / values[COUNT - 1], 2, kind == SERIES_PARETO ? 1e7 : 1e4);
+		assert_true(dc_unusual_add(&s.u, far, COUNT * (SECOND / PER_S)));
+		for (long i = 1; i < 3000; i++) /* others behind the same door, and again half a minute later */
+			assert_false(dc_unusual_add(&s.u, i % 500 < 20 ? far * 0.9 : values[i],
+						    (COUNT + i) * (SECOND / PER_S)));
+	}
+}
+
+static void test_start(void **state)
+{
+	/* Nothing fires before enough is known, whatever comes; then the threshold is a number. */
+	struct dc_unusual u;
+
+	(void)state;
+	dc_unusual_init(&u, 10000);
+	for (long i = 1; i <= 5000; i++) {
+		assert_true(isinf(dc_unusual_threshold(&u)));
+		assert_false(dc_unusual_add(&u, i % 100 == 99 ? 1e9 * (double)i : 1 + (double)(i % 7), i));
+	}
+	dc_unusual_init(&u, DC_UNUSUAL_FAR);
+	for (long i = 0; i < 100000; i++) /* 9.9 s */
+		assert_false(dc_unusual_add(&u, i % 5000 == 4999 ? 1e6 * (double)i : 100 + (double)(i % 7), i * 99000));
+}
+
+static void test_nonsense(void **state)
+{
+	/* Zero, negative, infinite and NaN are not durations; the smallest and the largest are. */
+	static const double odd[] = {0, -1, INFINITY, -INFINITY, NAN, 0x1p-1074, 1, 0x1p1000, 1e-300};
+	struct dc_unusual u;
+
+	(void)state;
+	dc_unusual_init(&u, 2);
+	for (long i = 0; i < 20000; i++) {
+		const double x = odd[i % 9];
+
+		assert_true(!dc_unusual_add(&u, x, i) || (x > 0 && isfinite(x)));
+		assert_false(isnan(u.body) || isnan(u.spread) || isnan(u.threshold));
+	}
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	values = calloc(COUNT, sizeof(*values));
+	sorted = calloc(COUNT, sizeof(*sorted));
+	return values && sorted ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	free(values);
+	free(sorted);
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_rate),     cmocka_unit_test(test_no_storm), cmocka_unit_test(test_step),
+		cmocka_unit_test(test_constant), cmocka_unit_test(test_far),      cmocka_unit_test(test_start),
+		cmocka_unit_test(test_nonsense),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
