@@ -335,12 +335,14 @@ static void test_vdso(void **state)
 
 /* --- what goes wrong --- */
 
-static enum { FINE, CRASH, HANG, REFUSE } trouble;
+static enum { FINE, CRASH, HANG, REFUSE, CRASH_BUT_OURS } trouble;
 
 /* Opens files, and does what @trouble says at the one that is our own. */
 static int troubled_open(void *arg, const struct dc_map_entry *map, const char *path)
 {
 	(void)arg;
+	if (map->start != self.entries[self.own].start && trouble == CRASH_BUT_OURS)
+		raise(SIGSEGV);
 	if (map->start == self.entries[self.own].start && trouble == CRASH)
 		raise(SIGSEGV);
 	while (map->start == self.entries[self.own].start && trouble == HANG)
@@ -386,12 +388,19 @@ static void test_crash(void **state)
 	assert_int_equal(count_in_stack(r, 1, "main"), 0);
 	dc_resolver_totals(r, &t);
 	assert_true(t.frame_count > 6);
+	assert_true(t.named > 0); /* libc's */
+	dc_resolver_free(r);
+
+	try_trouble(30 * SECOND, &r, &stack, FINE, CRASH_BUT_OURS);
+	assert_int_equal(count_in_stack(r, 1, "self_deep"), 4);
+	assert_int_equal(count_in_stack(r, 1, "main"), 1);
 	dc_resolver_free(r);
 }
 
 static void test_hang(void **state)
 {
-	/* Nothing waits for a child beyond its time. */
+	/* Nothing waits for a child beyond its time, and one module's hang costs its own names. */
+	struct dc_resolve_totals t;
 	struct timespec before, after;
 	struct dc_resolver *r;
 	uint32_t stack;
@@ -404,7 +413,10 @@ static void test_hang(void **state)
 	dc_resolver_free(r);
 	try_trouble(2 * SECOND, &r, &stack, FINE, HANG);
 	assert_int_equal(stack, 1);
-	assert_non_null(strstr(dc_resolver_why(r), "naming: it took too long"));
+	assert_non_null(strstr(dc_resolver_why(r), "naming: it took too long at "));
+	assert_int_equal(count_in_stack(r, 1, "self_deep"), 0);
+	dc_resolver_totals(r, &t);
+	assert_true(t.named > 0);
 	dc_resolver_free(r);
 	clock_gettime(CLOCK_MONOTONIC, &after);
 	assert_true(after.tv_sec - before.tv_sec <= 6);

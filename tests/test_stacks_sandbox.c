@@ -130,6 +130,41 @@ static void test_reading(void **state)
 	free(got.bytes);
 }
 
+#define CUT_BYTES (8u << 20)
+
+static int read_what_is_gone(void *arg, int out)
+{
+	const uint8_t *bytes = arg;
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < CUT_BYTES; i++)
+		sum += bytes[i];
+	return sum == 0x7f + 'E' + 'L' + 'F' && write(out, bytes + CUT_BYTES - 4, 4) == 4 ? 0 : -EIO;
+}
+
+static void test_a_file_that_was_cut(void **state)
+{
+	/* It was mapped as large as it was; what is left of it can be read, and the rest is zeros. */
+	char path[] = "/tmp/dashcam-test-sandbox-XXXXXX";
+	int fd = mkstemp(path);
+	struct result got;
+	void *map;
+
+	(void)state;
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(ftruncate(fd, CUT_BYTES), 0);
+	assert_int_equal(pwrite(fd, "\177ELF", 4, 0), 4);
+	map = mmap(NULL, CUT_BYTES, PROT_READ, MAP_PRIVATE, fd, 0);
+	assert_ptr_not_equal(map, MAP_FAILED);
+	assert_int_equal(ftruncate(fd, 5000), 0);
+	got = run_in(&usual, read_what_is_gone, map, ROOM);
+	assert_int_equal(got.r, 0);
+	assert_memory_equal(got.bytes, "\0\0\0\0", 4);
+	free(got.bytes);
+	munmap(map, CUT_BYTES);
+	close(fd);
+}
+
 /* --- what it must not do --- */
 
 static char victim[] = "/tmp/dashcam-test-sandbox-XXXXXX";
@@ -640,6 +675,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_output),
 		cmocka_unit_test(test_reading),
+		cmocka_unit_test(test_a_file_that_was_cut),
 		cmocka_unit_test(test_forbidden),
 		cmocka_unit_test(test_the_pipe_stays),
 		cmocka_unit_test(test_descriptors),

@@ -102,7 +102,7 @@ static const uint32_t harmless[] = {
 	SYS_rt_sigprocmask, SYS_clock_gettime, SYS_clock_getres, SYS_gettimeofday, SYS_getrandom,
 	SYS_sched_yield,  SYS_sched_getaffinity, SYS_sysinfo,	 SYS_uname,	  SYS_getpid,
 	SYS_gettid,	  SYS_getppid,	     SYS_getuid,	 SYS_geteuid,	  SYS_getgid,
-	SYS_getegid,	  SYS_restart_syscall, SYS_mincore,
+	SYS_getegid,	  SYS_restart_syscall, SYS_mincore,	 SYS_setitimer,
 #if defined(__x86_64__)
 	SYS_stat,	  SYS_lstat,	     SYS_access,	 SYS_readlink,	  SYS_time,
 #endif

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +27,7 @@
 #define PIPE_BYTES (128u << 20) /* of one child */
 #define TABLE_BYTES (56u << 20) /* frames, stacks, names: what readers take (stacks.c) is a little more */
 #define PAYLOAD_BYTES (1u << 20)
-#define NAME_TRIES 5u
+#define NAME_TRIES 64u /* children that name; each that fails leaves out the module it was at */
 #define FLAGS_KNOWN (DC_FRAME_KERNEL | DC_FRAME_CALL | DC_FRAME_SIGNAL | DC_FRAME_FILE)
 
 int64_t dc_resolve_now_ns(void)
@@ -172,7 +173,9 @@ static int run_child(struct dc_resolver *r, const char *what, int64_t deadline_n
 
 static const char *error_text(int error, int signal)
 {
-	return error == -ETIMEDOUT ? "it took too long" : error == -EFAULT ? strsignal(signal) : strerror(-error);
+	if (error == -ETIMEDOUT || (error == -EFAULT && signal == SIGALRM))
+		return "it took too long";
+	return error == -EFAULT ? strsignal(signal) : strerror(-error);
 }
 
 /* --- what the unwinding child sent --- */
@@ -487,7 +490,6 @@ static int take_begin(struct naming_run *run, const uint8_t *payload, size_t byt
 	if (m.map >= run->r->map_count)
 		return -EBADMSG;
 	run->map = m.map;
-	run->r->tried[m.map] = 1;
 	return 0;
 }
 
@@ -580,6 +582,7 @@ static int take_answers(struct naming_run *run, const uint8_t *payload, size_t b
 		if (f->flags & DC_FRAME_FILE)
 			r->offset_of[a[i].frame] = a[i].offset, r->placed[a[i].frame] = 1;
 	}
+	r->tried[m.map] = 1;
 	keep_answers(r, &m, a, count);
 	return 0;
 }
@@ -597,11 +600,13 @@ static int take_naming(struct naming_run *run, struct output *o)
 			r = take_names(run, payload, head.bytes);
 		else if (head.type == DC_MESSAGE_NAMED)
 			r = take_answers(run, payload, head.bytes);
+		else if (head.type == DC_MESSAGE_WHY)
+			take_why(run->r, payload, head.bytes);
 	}
 	return r;
 }
 
-/* Frames of modules that no child has looked into. */
+/* Frames of modules that no child has looked into, or failed at. */
 static uint32_t list_unnamed(const struct dc_resolver *r, uint32_t *numbers)
 {
 	uint32_t count = 0;
@@ -631,6 +636,8 @@ static int name_once(struct dc_resolver *r, uint32_t *numbers, uint32_t count)
 	if (failed)
 		complain(r, "naming: %s%s%s", error_text(error, signal), run.map == UINT32_MAX ? "" : " at ",
 			 run.map == UINT32_MAX ? "" : r->paths[run.map]);
+	if (failed && run.map != UINT32_MAX)
+		r->tried[run.map] = 1;
 	if (e == -EBADMSG || e == -E2BIG)
 		complain(r, e == -E2BIG ? "naming: more names than a capture takes" : "naming: the answer makes no sense");
 	if (e == -ENOMEM)

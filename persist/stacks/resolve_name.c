@@ -2,11 +2,16 @@
 /*
  * The work of the child that names: module by module, small files first, so that a huge one that uses up the time costs
  * only its own names. Of each module the answers of the cache first; debug info is looked at for the rest.
+ *
+ * The parent is told which module comes next. One that takes half of the time that is left, while others wait, is left
+ * when it gives us a chance; else its alarm ends the child, as a crash does, and another child goes on without it.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "persist/stacks/cache.h"
@@ -44,6 +49,7 @@ struct naming {
 	uint32_t sent; /* names */
 	size_t unsent_bytes; /* of their texts and themselves, at most */
 	/* of the module at hand */
+	int64_t module_deadline_ns;
 	struct dc_module *module;
 	struct dc_symbols *symbols;
 	bool no_symbols_yet; /* the kernel's are many: they are read when the cache does not know an address */
@@ -68,6 +74,20 @@ static const struct dc_frame *frame_of(const struct dc_resolver *r, uint32_t num
 	return dc_intern_get(&r->frames, number, NULL);
 }
 
+/* A module has a part of the time that is left: its file is somebody else's, and we may never come back. */
+static int begin(struct naming *n, uint32_t map, unsigned part)
+{
+	const struct dc_message_module m = {.map = map};
+	const int64_t now = dc_resolve_now_ns(), left = n->job->deadline_ns - now;
+	const int64_t us = left > 0 ? left / part / 1000 + 1 : 1;
+	const struct itimerval end = {.it_value = {us / 1000000, us % 1000000}};
+
+	n->module_deadline_ns = now + left / part / 10 * 9;
+	if (setitimer(ITIMER_REAL, &end, NULL) < 0)
+		return -errno;
+	return dc_message_send(n->out_fd, DC_MESSAGE_BEGIN, &m, sizeof m);
+}
+
 /* --- who comes when --- */
 
 static int by_module(const void *left, const void *right, void *arg)
@@ -90,32 +110,36 @@ static int by_size(const void *left, const void *right)
 	return a->map < b->map ? -1 : a->map > b->map;
 }
 
-static uint64_t file_bytes(const struct dc_resolver *r, uint32_t map)
+static int work_add(struct naming *n, uint32_t map, uint32_t first)
 {
-	CLEANUP(close_fd) int fd = dc_resolve_open(r, map, NULL);
+	const int r = begin(n, map, 4);
+	CLEANUP(close_fd) int fd = dc_resolve_open(n->r, map, NULL);
 	struct stat st;
 
-	return fd >= 0 && fstat(fd, &st) == 0 ? (uint64_t)st.st_size : 0;
+	n->works[n->work_count++] = (struct module_work){
+		.map = map, .first = first, .size = fd >= 0 && fstat(fd, &st) == 0 ? (uint64_t)st.st_size : 0};
+	return r;
 }
 
 static int plan(struct naming *n)
 {
 	const struct dc_name_job *job = n->job;
+	int r = 0;
 
 	qsort_r(job->frames, job->count, sizeof *job->frames, by_module, (void *)n->r);
 	n->works = calloc((size_t)n->r->map_count + 1, sizeof *n->works);
 	n->answers = calloc((size_t)job->count + 1, sizeof *n->answers);
 	if (!n->works || !n->answers)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < job->count; i++) {
+	for (uint32_t i = 0; i < job->count && r == 0; i++) {
 		const uint32_t map = n->r->canon[frame_of(n->r, job->frames[i])->map];
 
 		if (!n->work_count || n->works[n->work_count - 1].map != map)
-			n->works[n->work_count++] = (struct module_work){map, i, 0, file_bytes(n->r, map)};
+			r = work_add(n, map, i);
 		n->works[n->work_count - 1].count++;
 	}
 	qsort(n->works, n->work_count, sizeof *n->works, by_size);
-	return 0;
+	return r;
 }
 
 /* --- names --- */
@@ -295,24 +319,30 @@ static int send_answers(struct naming *n, uint32_t map)
 	return dc_message_send(n->out_fd, DC_MESSAGE_NAMED, payload, sizeof head + bytes);
 }
 
-static int name_module(struct naming *n, const struct module_work *w)
+static int give_up(const struct naming *n, uint32_t map)
 {
-	const struct dc_message_module begin = {.map = w->map};
-	int r = dc_message_send(n->out_fd, DC_MESSAGE_BEGIN, &begin, sizeof begin);
+	char why[160];
+	const int bytes = snprintf(why, sizeof why, "naming: it took too long at %s", n->r->paths[map]);
+
+	return dc_message_send(n->out_fd, DC_MESSAGE_WHY, why, bytes < (int)sizeof why ? (size_t)bytes : sizeof why - 1);
+}
+
+static int name_module(struct naming *n, const struct module_work *w, bool last)
+{
+	int r = begin(n, w->map, last ? 1 : 2);
+	uint32_t i = 0;
+
 
 	module_open(n, w->map);
-	for (uint32_t i = 0; i < w->count && r == 0; i++) {
+	for (; i < w->count && r == 0 && !(i % LOOK_AT_CLOCK == 0 && dc_resolve_now_ns() >= n->module_deadline_ns); i++) {
 		r = answer(n, n->job->frames[w->first + i]);
 		if (r == 0 && n->unsent_bytes > NAMES_BYTES)
 			r = send_answers(n, w->map);
-		if (r == 0 && i % LOOK_AT_CLOCK == 0 && dc_resolve_now_ns() >= n->job->deadline_ns)
-			r = -ETIMEDOUT;
 	}
-	if (r == 0 || r == -ETIMEDOUT) {
-		int sent = send_answers(n, w->map);
-
-		r = sent < 0 ? sent : r;
-	}
+	if (r == 0)
+		r = send_answers(n, w->map);
+	if (r == 0 && i < w->count)
+		r = give_up(n, w->map);
 	module_close(n);
 	return r;
 }
@@ -324,6 +354,6 @@ int dc_resolve_name_work(void *arg, int out_fd)
 	int r = plan(&n);
 
 	for (uint32_t i = 0; i < n.work_count && r == 0; i++)
-		r = name_module(&n, &n.works[i]);
+		r = dc_resolve_now_ns() < job->deadline_ns ? name_module(&n, &n.works[i], i + 1 == n.work_count) : -ETIMEDOUT;
 	return r;
 }

@@ -10,6 +10,8 @@
  *       ◄──────── what @work writes ─────── limits, filter, @work
  *     at its end, the time-out, too many bytes: kill, wait
  *
+ * Files that it maps may be cut meanwhile: what is gone reads as zeros.
+ *
  * What it can still do is read files that the caller may read, so what comes back is not only untrusted but may be anything
  * the caller could read: it belongs in files whose owner may know that.
  */
