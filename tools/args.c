@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "tools/text.h"
+#include "trigger/near.h"
 
 static const char *speaker;
 
@@ -62,47 +63,13 @@ int usage_error(const char *format, ...)
 	return EXIT_USAGE;
 }
 
-/* Edit distance with a limit worth suggesting; @a and @b are option or command names, so a short row does. */
-static unsigned distance(const char *a, const char *b)
-{
-	unsigned row[32], n = (unsigned)strlen(b);
-
-	if (n >= 31 || strlen(a) >= 31)
-		return 99;
-	for (unsigned j = 0; j <= n; j++)
-		row[j] = j;
-	for (unsigned i = 1; *a; i++, a++) {
-		unsigned diagonal = row[0];
-
-		row[0] = i;
-		for (unsigned j = 1; j <= n; j++) {
-			unsigned change = diagonal + (*a != b[j - 1]);
-
-			diagonal = row[j];
-			row[j] = row[j] < row[j - 1] ? row[j] + 1 : row[j - 1] + 1;
-			row[j] = row[j] < change ? row[j] : change;
-		}
-	}
-	return row[n];
-}
-
-static bool closer(const char *word, const char *name, unsigned *best)
-{
-	unsigned d = strlen(word) >= 3 && strncmp(name, word, strlen(word)) == 0 ? 1 : distance(word, name);
-
-	if (d >= *best || d > 2 || d >= strlen(name))
-		return false;
-	*best = d;
-	return true;
-}
-
 const char *closest_option(const struct command *c, const char *word)
 {
 	const char *name = NULL;
 	unsigned best = 99;
 
 	for (const struct option *o = c->options; o->name; o++)
-		if (closer(word, o->name, &best))
+		if (dc_near(word, o->name, &best))
 			name = o->name;
 	return name;
 }
@@ -113,7 +80,7 @@ const char *closest_command(const char *word)
 	unsigned best = 99;
 
 	for (unsigned i = 0; commands[i]; i++)
-		if (closer(word, commands[i]->name, &best))
+		if (dc_near(word, commands[i]->name, &best))
 			name = commands[i]->name;
 	return name;
 }

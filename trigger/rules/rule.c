@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT */
+#include "trigger/rules/rule.h"
+
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
+#define SECOND_NS INT64_C(1000000000)
+
+/*
+ * What a healthy program may leave open, or have take long, for as long as it likes: waiting for work, for peers, and
+ * whole lives of connections and loops. Of all the rest a long one is worth a look. (Of waits, lock.wait is one.)
+ */
+#define NOT_IDLE "!(*idle*|*park*|*sleep*|*accept*|*poll.wait*|*epoll*|queue.wait*|*conn*|*session*|*.loop|main|io.read)"
+
+bool dc_rule_compares(enum dc_rule_compare compare, double value, double number)
+{
+	if (isnan(value))
+		return false; /* no value at all, which also != does not mean */
+	switch (compare) {
+	case DC_RULE_GT:
+		return value > number;
+	case DC_RULE_GE:
+		return value >= number;
+	case DC_RULE_LT:
+		return value < number;
+	case DC_RULE_LE:
+		return value <= number;
+	case DC_RULE_EQ:
+		return !(value < number) && !(value > number);
+	case DC_RULE_NE:
+		return value < number || value > number;
+	}
+	return false;
+}
+
+void dc_rule_defaults(struct dc_rule *rule)
+{
+	*rule = (struct dc_rule){
+		.last_ns = DC_RULE_HERE_DEFAULT,
+		.after_ns = DC_RULE_HERE_DEFAULT,
+		.cooldown_ns = DC_RULE_HERE_DEFAULT,
+		.per_hour = -1,
+		.severity = 2,
+		.capture = true,
+		.run_limit_ns = 10 * SECOND_NS,
+		.sample_for_ns = 30 * SECOND_NS,
+	};
+}
+
+int dc_rules_add(struct dc_rules *rules, const struct dc_rule *rule)
+{
+	struct dc_rule *more;
+
+	for (uint32_t i = 0; i < rules->count; i++)
+		if (strcmp(rules->rules[i].name, rule->name) == 0)
+			return -EEXIST;
+	if (rules->count == DC_RULES_MAX)
+		return -ENOSPC;
+	more = realloc(rules->rules, (rules->count + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	rules->rules = more;
+	more[rules->count++] = *rule;
+	return 0;
+}
+
+void dc_rules_cleanup(struct dc_rules *rules)
+{
+	free(rules->rules);
+	*rules = (struct dc_rules){0};
+}
+
+/*
+ * Each stays quiet on a healthy program: what is unusual has also to be long enough for people to care, and evidence of
+ * the same is not wanted every ten seconds.
+ */
+static const struct {
+	const char *name;
+	const char *when;
+	uint32_t severity;
+	bool budgeted;
+} defaults[] = {
+	{"default.exit-signal", "exit signal", 3, false},
+	{"default.unusual", "span \"" NOT_IDLE "\" unusual and span \"*\" > 100ms", 2, true},
+	{"default.silent-thread", "thread silent", 2, true},
+	{"default.open-unusual", "span \"" NOT_IDLE "\" open unusual", 2, true},
+};
+
+static int add_default(struct dc_rules *rules, unsigned i)
+{
+	struct dc_rule_error error;
+	struct dc_rule rule;
+	int r;
+
+	dc_rule_defaults(&rule);
+	r = dc_rule_parse(defaults[i].when, &rule.when, &error);
+	if (r < 0)
+		return r;
+	strcpy(rule.name, defaults[i].name);
+	rule.severity = defaults[i].severity;
+	rule.quiet = true;
+	if (defaults[i].budgeted) {
+		rule.cooldown_ns = 60 * SECOND_NS;
+		rule.per_hour = 10;
+	}
+	return dc_rules_add(rules, &rule);
+}
+
+int dc_rules_default(struct dc_rules *ret_rules)
+{
+	struct dc_rules rules = {0};
+
+	for (unsigned i = 0; i < sizeof(defaults) / sizeof(defaults[0]); i++) {
+		int r = add_default(&rules, i);
+
+		if (r < 0) {
+			dc_rules_cleanup(&rules);
+			return r;
+		}
+	}
+	*ret_rules = rules;
+	return 0;
+}
