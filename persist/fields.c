@@ -2,6 +2,7 @@
 #include "persist/fields.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 
 /* One line per member: the tables below are the format, packing and unpacking walk them. */
@@ -19,7 +20,10 @@ struct member {
 #define I(k, t, m) MEMBER(struct dc_incident, k, t, m)
 #define P(k, t, m) MEMBER(struct dc_process, k, t, m)
 
-#define KEY_ANCHORS 19u /* not in the table: its length is anchor_count */
+/* Not in the table: their lengths are anchor_count and cause.neighbour_count. */
+#define KEY_ANCHORS 19u
+#define KEY_NEIGHBOURS 30u
+#define KEY_BOOT_ID 21u /* of incidents: written also where it is zero, as it always was */
 
 static const struct member incident_members[] = {
 	I(1, DC_FIELD_U64, reason),          I(2, DC_FIELD_TEXT, text),
@@ -32,6 +36,10 @@ static const struct member incident_members[] = {
 	I(15, DC_FIELD_I64, asked_after_ns), I(16, DC_FIELD_U64, clock),
 	I(17, DC_FIELD_U64, tick_shift),     I(18, DC_FIELD_TEXT, host),
 	I(20, DC_FIELD_TEXT, kernel),        I(21, DC_FIELD_BYTES, boot_id),
+	I(22, DC_FIELD_TEXT, cause.expression), I(23, DC_FIELD_TEXT, cause.sentence),
+	I(24, DC_FIELD_TEXT, cause.name),       I(25, DC_FIELD_TEXT, cause.thread),
+	I(26, DC_FIELD_F64, cause.value),       I(27, DC_FIELD_F64, cause.threshold),
+	I(28, DC_FIELD_U64, cause.unit),        I(29, DC_FIELD_BYTES, cause.trace_id),
 };
 
 static const struct member process_members[] = {
@@ -77,6 +85,14 @@ static uint64_t load_number(const struct member *m, const uint8_t *object)
 	return wide;
 }
 
+static bool is_zero(const uint8_t *bytes, size_t size)
+{
+	for (size_t i = 0; i < size; i++)
+		if (bytes[i])
+			return false;
+	return true;
+}
+
 static uint8_t *put_member(uint8_t *at, const struct member *m, const uint8_t *object)
 {
 	uint64_t number;
@@ -87,6 +103,8 @@ static uint8_t *put_member(uint8_t *at, const struct member *m, const uint8_t *o
 		length = strnlen((const char *)object + m->offset, m->size);
 		return length ? put(at, m->key, m->type, object + m->offset, length) : at;
 	case DC_FIELD_BYTES:
+		if (m->key != KEY_BOOT_ID && is_zero(object + m->offset, m->size))
+			return at;
 		return put(at, m->key, m->type, object + m->offset, m->size);
 	default:
 		number = load_number(m, object);
@@ -128,16 +146,35 @@ static void take_field(const struct member *m, size_t count, const struct dc_fie
 			take_member(&m[i], value, f->bytes, object);
 }
 
-static void take_anchors(const struct dc_field *f, const uint8_t *value, struct dc_incident *incident)
+/* As many of a list as are there and fit. Return: how many. */
+static uint32_t take_list(const struct dc_field *f, const uint8_t *value, void *items, size_t size, size_t max)
 {
-	size_t count = f->bytes / sizeof *incident->anchors;
+	size_t count = f->bytes / size;
 
 	if (f->type != DC_FIELD_BYTES)
-		return;
-	if (count > COUNT(incident->anchors))
-		count = COUNT(incident->anchors);
-	memcpy(incident->anchors, value, count * sizeof *incident->anchors);
-	incident->anchor_count = (uint32_t)count;
+		return 0;
+	if (count > max)
+		count = max;
+	memcpy(items, value, count * size);
+	return (uint32_t)count;
+}
+
+static void take_anchors(const struct dc_field *f, const uint8_t *value, struct dc_incident *incident)
+{
+	incident->anchor_count =
+		take_list(f, value, incident->anchors, sizeof *incident->anchors, COUNT(incident->anchors));
+}
+
+static void take_neighbours(const struct dc_field *f, const uint8_t *value, struct dc_cause *cause)
+{
+	cause->neighbour_count =
+		take_list(f, value, cause->neighbours, sizeof *cause->neighbours, COUNT(cause->neighbours));
+	for (uint32_t i = 0; i < cause->neighbour_count; i++) {
+		struct dc_neighbour *n = &cause->neighbours[i];
+
+		n->name[sizeof n->name - 1] = '\0';
+		n->thread[sizeof n->thread - 1] = '\0';
+	}
 }
 
 /* The next field of [*at, end). Return: 1, 0 at the end, -EBADMSG. */
@@ -161,16 +198,20 @@ static int next_field(const uint8_t **at, const uint8_t *end, struct dc_field *r
 	return 1;
 }
 
+static uint8_t *put_list(uint8_t *at, uint16_t key, const void *items, size_t size, size_t count, size_t max)
+{
+	return count ? put(at, key, DC_FIELD_BYTES, items, (count < max ? count : max) * size) : at;
+}
+
 size_t dc_incident_pack(const struct dc_incident *incident, void *buffer)
 {
-	uint32_t count = incident->anchor_count;
+	const struct dc_cause *cause = &incident->cause;
 	uint8_t *at = put_members(buffer, incident_members, COUNT(incident_members), incident);
 
-	if (count > COUNT(incident->anchors))
-		count = COUNT(incident->anchors);
-	if (count)
-		at = put(at, KEY_ANCHORS, DC_FIELD_BYTES, incident->anchors,
-			 count * sizeof *incident->anchors);
+	at = put_list(at, KEY_ANCHORS, incident->anchors, sizeof *incident->anchors, incident->anchor_count,
+		      COUNT(incident->anchors));
+	at = put_list(at, KEY_NEIGHBOURS, cause->neighbours, sizeof *cause->neighbours, cause->neighbour_count,
+		      COUNT(cause->neighbours));
 	return (size_t)(at - (uint8_t *)buffer);
 }
 
@@ -190,6 +231,8 @@ int dc_incident_unpack(const void *payload, size_t bytes, struct dc_incident *re
 	while ((r = next_field(&at, end, &f, &value)) > 0) {
 		if (f.key == KEY_ANCHORS)
 			take_anchors(&f, value, ret_incident);
+		else if (f.key == KEY_NEIGHBOURS)
+			take_neighbours(&f, value, &ret_incident->cause);
 		else
 			take_field(incident_members, COUNT(incident_members), &f, value, ret_incident);
 	}

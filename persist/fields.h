@@ -18,10 +18,11 @@
 #define DC_FIELD_U64 1u /* 8 bytes, also for smaller unsigned members */
 #define DC_FIELD_I64 2u
 #define DC_FIELD_TEXT 3u  /* no NUL; cut to fit when read */
-#define DC_FIELD_BYTES 4u /* fixed size, or for anchors a multiple of theirs */
+#define DC_FIELD_BYTES 4u /* fixed size, or for anchors and neighbours a multiple of theirs */
+#define DC_FIELD_F64 5u   /* IEEE 754, 8 bytes */
 
 /* Room that is always enough for one dc_incident or dc_process. */
-#define DC_FIELDS_MAX 8192u
+#define DC_FIELDS_MAX 16384u
 
 struct dc_field {
 	uint16_t key;

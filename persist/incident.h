@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <assert.h>
 #include <stdint.h>
 
 #include "ipc/ring.h"
@@ -17,6 +18,45 @@ enum dc_reason { /* why the past was saved; stored, so numbers stay */
 	DC_REASON_EXIT = 5, /* dashcam run --on-exit */
 	DC_REASON_RECOVER = 6, /* dashcam recover: its owner was gone */
 	DC_REASON_SPAN = 7, /* a span outlasted its threshold */
+	DC_REASON_RULE = 8, /* a rule came true: dc_incident.cause */
+};
+
+enum dc_unit { /* of dc_cause.value and .threshold; stored, so numbers stay */
+	DC_UNIT_NONE = 0, /* there is no value: it happened */
+	DC_UNIT_NUMBER = 1,
+	DC_UNIT_NS = 2,
+	DC_UNIT_BYTES = 3,
+	DC_UNIT_PERCENT = 4,
+	DC_UNIT_PER_SECOND = 5,
+	DC_UNIT_BYTES_PER_SECOND = 6,
+	DC_UNIT_SIGNAL = 7,
+};
+
+/* A span that was open elsewhere when the rule came true: stored as it stands here. */
+struct dc_neighbour {
+	uint32_t pid; /* in the watcher's pid namespace */
+	uint32_t tid; /* as the ring says */
+	uint64_t open_ns; /* for how long by then */
+	uint32_t depth; /* of its thread's open spans it is the innermost, so many there were */
+	uint32_t reserved;
+	char name[48];
+	char thread[16];
+};
+#define DC_NEIGHBOURS_MAX 16u
+static_assert(sizeof(struct dc_neighbour) == 88, "stored as it stands");
+
+/* Why a rule came true; all empty where none did. */
+struct dc_cause {
+	char expression[512]; /* as somebody wrote it */
+	char sentence[256]; /* the same for people */
+	char name[96]; /* of the span, event or counter */
+	char thread[16];
+	double value; /* that made it true */
+	double threshold; /* what it was compared with */
+	enum dc_unit unit;
+	uint8_t trace_id[16]; /* W3C, of what the thread worked on; zeros: not known */
+	uint32_t neighbour_count;
+	struct dc_neighbour neighbours[DC_NEIGHBOURS_MAX]; /* those open longest first */
 };
 
 struct dc_incident {
@@ -42,6 +82,7 @@ struct dc_incident {
 	char host[65];
 	char kernel[65];
 	uint8_t boot_id[16];
+	struct dc_cause cause;
 };
 
 struct dc_process {

@@ -331,6 +331,9 @@ static bool read_entry(int dir_fd, const char *name, struct dc_store_entry *e)
 	e->reason = incident.reason;
 	memcpy(e->rule, incident.rule, sizeof e->rule);
 	memcpy(e->text, incident.text, sizeof e->text);
+	e->unit = incident.cause.unit;
+	e->value = incident.cause.value;
+	e->threshold = incident.cause.threshold;
 	return true;
 }
 

@@ -55,6 +55,9 @@ struct dc_store_entry {
 	enum dc_reason reason;
 	char rule[64];
 	char text[256];
+	enum dc_unit unit; /* of the two: DC_UNIT_NONE: no rule came true, or none with a value */
+	double value;
+	double threshold;
 	bool settled;
 	bool damaged; /* its bytes do not say what it is about */
 	bool unreadable; /* they could not be read now (I/O error, too many open files); damaged, too, but never evicted */

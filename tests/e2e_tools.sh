@@ -90,6 +90,7 @@ until_true bash -c "'$bin' status --json | jq -e '.processes[] | select(.pid == 
 jq -e ".processes[] | select(.pid == $app_pid) | .verified and .state == \"recording\" and .events > 10 and .window_s > 0
 	and .memory_bytes > 0 and .cap_bytes > .memory_bytes and .dropped == 0" "$dir/status.json" >/dev/null ||
 	wrong "status: $(cat "$dir/status.json")"
+expect 64 "'0x12' is no trace id" show --trace 0x12 "$death"
 expect 64 "which processes" trigger
 expect 64 "which processes" trigger --all --pid 1
 expect 1 "no watcher records process 1" trigger --pid 1
@@ -167,6 +168,21 @@ check_reading() {
 	"$bin" show --to -1h "$file" | grep -q outer && wrong "show --to lets later events through"
 	(($("$bin" show --from 00:00 "$file" | wc -l) > 10)) || wrong "show --from 00:00 has all"
 	(($("$bin" export --tid "$app_pid" "$file" | jq -s 'map(.tid) | unique | length') == 1)) || wrong "export --tid"
+	# why: five lines, the thread with its span open, and what to type next; one trace, by its first digits
+	"$bin" why "$file" >"$dir/why" || wrong "why $file"
+	(($(wc -l <"$dir/why") == 5)) || wrong "why takes five lines: $(cat "$dir/why")"
+	holds "$dir/why" "^somebody asked for it with 'dashcam trigger': 'why \"this\" one'\$"
+	holds "$dir/why" '^main-lane/[0-9]+ was in left.open \('
+	holds "$dir/why" '^next, type: dashcam show .* --trace 0af7651916cd43dd$'
+	"$bin" why --json "$file" | jq -e '.at.open[0].name == "left.open" and .waiting.job == 0 and .cause == "command"' >/dev/null ||
+		wrong "why --json: $("$bin" why --json "$file")"
+	"$bin" show "$file" --trace 0AF7651916 >"$dir/traced" || wrong "show --trace"
+	holds "$dir/traced" 'main-lane.*login'
+	grep -q 'other.work' "$dir/traced" && wrong "--trace shows a thread that did not work on it"
+	n=$("$bin" show "$file" --trace 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 --name login | grep -c login)
+	((n == 1)) || wrong "--trace with --name: $n lines"
+	"$bin" show "$file" --trace 1af7 | grep -q login && wrong "--trace of another id shows nothing"
+
 }
 
 check_reading "$capture"

@@ -30,6 +30,25 @@ static void fill_text(char *text, size_t size)
 		text[i] = (char)('a' + random_byte() % 26);
 }
 
+static void full_cause(struct dc_cause *cause)
+{
+	memset(cause, 0, sizeof *cause);
+	fill_text(cause->expression, sizeof cause->expression);
+	fill_text(cause->sentence, sizeof cause->sentence);
+	fill_text(cause->name, sizeof cause->name);
+	fill_text(cause->thread, sizeof cause->thread);
+	fill(&cause->value, sizeof cause->value);
+	fill(&cause->threshold, sizeof cause->threshold);
+	fill(cause->trace_id, sizeof cause->trace_id);
+	cause->unit = DC_UNIT_PERCENT;
+	cause->neighbour_count = DC_NEIGHBOURS_MAX;
+	for (unsigned i = 0; i < DC_NEIGHBOURS_MAX; i++) {
+		fill(&cause->neighbours[i], sizeof cause->neighbours[i]);
+		fill_text(cause->neighbours[i].name, sizeof cause->neighbours[i].name);
+		fill_text(cause->neighbours[i].thread, sizeof cause->neighbours[i].thread);
+	}
+}
+
 /* Every member set, texts as long as they can be; padding zero so that memcmp tells the truth. */
 static void full_incident(struct dc_incident *incident)
 {
@@ -48,6 +67,7 @@ static void full_incident(struct dc_incident *incident)
 	fill_text(incident->rule, sizeof incident->rule);
 	fill_text(incident->host, sizeof incident->host);
 	fill_text(incident->kernel, sizeof incident->kernel);
+	full_cause(&incident->cause);
 }
 
 static void full_process(struct dc_process *p)
@@ -146,6 +166,22 @@ static void test_too_many_anchors_are_cut(void **state)
 	assert_int_equal(q.anchor_count, 64);
 }
 
+static void test_hostile_neighbours(void **state)
+{
+	/* More than there is room for, a rest that is no whole one, names without an end: the first 16 are taken, and end. */
+	static uint8_t buffer[8 + 20 * sizeof(struct dc_neighbour) + 8];
+	struct dc_field f = {30, DC_FIELD_BYTES, 20 * sizeof(struct dc_neighbour) + 5};
+	struct dc_incident q;
+
+	(void)state;
+	memset(buffer, 'x', sizeof buffer);
+	memcpy(buffer, &f, sizeof f);
+	assert_int_equal(dc_incident_unpack(buffer, sizeof buffer, &q), 0);
+	assert_int_equal(q.cause.neighbour_count, DC_NEIGHBOURS_MAX);
+	assert_int_equal(strlen(q.cause.neighbours[15].name), sizeof q.cause.neighbours[15].name - 1);
+	assert_int_equal(strlen(q.cause.neighbours[0].thread), sizeof q.cause.neighbours[0].thread - 1);
+}
+
 static void test_every_cut_and_flip_is_survived(void **state)
 {
 	/* Cut anywhere, any byte changed: no read past the end (sanitizers), and texts still end. */
@@ -183,6 +219,7 @@ int main(void)
 		cmocka_unit_test(test_unknown_fields_are_skipped),
 		cmocka_unit_test(test_long_text_is_cut),
 		cmocka_unit_test(test_too_many_anchors_are_cut),
+		cmocka_unit_test(test_hostile_neighbours),
 		cmocka_unit_test(test_every_cut_and_flip_is_survived),
 	};
 

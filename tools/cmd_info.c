@@ -5,17 +5,21 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "persist/unit.h"
 #include "tools/advice.h"
+#include "tools/cause.h"
 #include "tools/commands.h"
 #include "tools/info_stacks.h"
 #include "tools/json.h"
 #include "tools/lanes.h"
 #include "tools/open.h"
 #include "tools/text.h"
+#include "tools/trace.h"
 #include "tools/words.h"
 #include "trigger/rings.h"
 
 #define SECOND 1e9
+#define INDENT "                 "
 
 struct info_options {
 	bool json;
@@ -219,6 +223,7 @@ static void json_incident(struct json *j, const struct info *i)
 	json_u64(j, "trigger_pid", in->trigger_pid);
 	json_u64(j, "trigger_tid", in->trigger_tid);
 	json_u64(j, "signal", in->signal);
+	json_cause(j, &in->cause);
 	json_text(j, "host", in->host);
 	json_text(j, "kernel", in->kernel);
 	json_text(j, "clock", word_clock(in->clock));
@@ -277,50 +282,43 @@ static void who(const struct info *i)
 	}
 }
 
+static void cause(const struct dc_incident *in)
+{
+	const struct dc_cause *c = &in->cause;
+	char id[33];
+
+	if (*c->sentence) {
+		fputs(INDENT, stdout);
+		print(c->sentence);
+		if (c->unit != DC_UNIT_NONE)
+			printf("; it was %s", dc_unit_text(c->value, c->unit).s);
+		putchar('\n');
+	}
+	if (trace_text(c->trace_id, id))
+		printf(INDENT "trace %s ('dashcam show --trace' follows it)\n", id);
+}
+
 static void why(const struct info *i)
 {
 	const struct dc_incident *in = i->incident;
-	char signal[32];
+	char because[96];
 
 	print(*in->text ? in->text : word_cause(in->reason));
 	fputs("\n\n  saved because  ", stdout);
-	switch (in->reason) {
-	case DC_REASON_API:
-		fputs("the program asked for it (DC_TRIGGER)", stdout);
-		break;
-	case DC_REASON_COMMAND:
-		fputs("somebody asked for it with 'dashcam trigger'", stdout);
-		break;
-	case DC_REASON_SIGNAL:
-		fputs("the watcher got SIGUSR1", stdout);
-		break;
-	case DC_REASON_DEATH:
-		printf("the program died%s%s", in->signal ? " by " : "",
-		       in->signal ? word_signal(in->signal, signal) : "");
-		break;
-	case DC_REASON_EXIT:
-		fputs("the program ended (--on-exit)", stdout);
-		break;
-	case DC_REASON_RECOVER:
-		fputs("its ring was found without its program (dashcam recover)", stdout);
-		break;
-	case DC_REASON_SPAN:
-		fputs("a span took longer than its threshold", stdout);
-		break;
-	}
+	words_because(in, because);
+	fputs(because, stdout);
 	who(i);
 	if (*in->rule) {
 		fputs(", rule ", stdout);
 		print(in->rule);
 	}
 	putchar('\n');
+	cause(in);
 	if (in->coalesced)
 		printf("                 %u further triggers belong to the same incident\n", in->coalesced);
 	if (in->suppressed)
 		printf("                 %u triggers before it were not saved (budgets)\n", in->suppressed);
 }
-
-#define INDENT "                 "
 
 static const struct part *most_limited(const struct info *i)
 {

@@ -106,6 +106,11 @@ static void ls_json(const struct stored_list *l)
 		json_text(&j, "reason", *e->text ? e->text : word_cause(e->reason));
 		json_text(&j, "cause", e->damaged ? "unknown" : word_cause(e->reason));
 		json_text(&j, "rule", e->rule);
+		if (e->unit != DC_UNIT_NONE) {
+			json_f64(&j, "value", e->value);
+			json_f64(&j, "threshold", e->threshold);
+			json_text(&j, "unit", word_unit(e->unit));
+		}
 		json_u64(&j, "severity", e->severity);
 		json_u64(&j, "bytes", e->bytes);
 		json_u64(&j, "uid", e->uid);
@@ -179,10 +184,10 @@ const struct command cmd_ls = {
 	.usage = "",
 	.about = "Lists your captures, newest first: when, how large, raw or settled, the name to use with "
 		 "the other commands, "
-		 "and why it was saved. "
+		 "and why it was saved: of a rule its name and the value that made it true. "
 		 "Root sees those of all users.",
 	.examples = "dashcam ls --json | jq -r '.[0] | .directory + \"/\" + .name'\tthe path of the newest\n",
-	.see_also = "info keep rm settle show",
+	.see_also = "info keep rm settle show why",
 	.options = ls_option_table,
 	.options_size = sizeof(struct ls_options),
 	.run = ls_run,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* dashcam show: the events of a capture as text, one a line. Nothing is held but the line at hand. */
 #include <errno.h>
+#include <fnmatch.h>
 #include <inttypes.h>
 #include <regex.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include "tools/open.h"
 #include "tools/show_stacks.h"
 #include "tools/text.h"
+#include "tools/trace.h"
 #include "tools/words.h"
 
 #define SAME_NS 1000000 /* a trigger event this close to the trigger is the trigger */
@@ -19,6 +21,7 @@
 
 struct show_options {
 	const char *grep;
+	const char *trace;
 	bool stacks;
 	struct cut_options cut;
 };
@@ -32,6 +35,12 @@ static const struct option show_option_table[] = {
 	 .value = "REGEX",
 	 .help = "only lines that match an extended regular expression, over thread, kind, name and "
 		 "arguments"},
+	{.name = "trace",
+	 .letter = 't',
+	 .type = OPTION_TEXT,
+	 .at = offsetof(struct show_options, trace),
+	 .value = "ID",
+	 .help = "only what threads recorded while their trace context had this W3C trace id; its first digits are enough"},
 	{.name = "stacks",
 	 .letter = 's',
 	 .type = OPTION_FLAG,
@@ -50,6 +59,8 @@ struct show {
 	struct stack_lines *stacks; /* sampled ones, by time, and those of the trigger */
 	bool all_stacks;
 	regex_t *grep; /* NULL: all */
+	struct trace *trace; /* NULL: all */
+	struct dc_cut traced; /* what of the trace is wanted: all before it has to be seen too, or its beginning is not known */
 	FILE *line;    /* the part of a line that is searched: thread, kind, text */
 	char *text;
 	size_t length;
@@ -150,9 +161,10 @@ static void span_open(struct show *s, const struct dc_event *e)
 
 static void trace_context(struct show *s, const struct dc_trace_context *t)
 {
-	for (unsigned i = 0; i < 16; i++)
-		fprintf(s->line, "%02x", t->trace_id[i]);
-	putc('-', s->line);
+	char id[33];
+
+	trace_text(t->trace_id, id);
+	fprintf(s->line, "%s-", id);
 	for (unsigned i = 0; i < 8; i++)
 		fprintf(s->line, "%02x", t->span_id[i]);
 }
@@ -261,6 +273,17 @@ static int show_samples(struct show *s, int64_t until_ns)
 	return 0;
 }
 
+static bool wanted(const struct show *s, const struct dc_cursor_event *e)
+{
+	const struct dc_cut *cut = &s->traced;
+
+	if (!s->trace)
+		return true;
+	if (!trace_see(s->trace, e) || (cut->from_ns && e->t_ns < cut->from_ns))
+		return false;
+	return !cut->name || (e->event.info && fnmatch(cut->name, e->event.info->name, 0) == 0);
+}
+
 static int show_event(struct show *s, const struct dc_cursor_event *e)
 {
 	double relative = (double)(e->t_ns - s->trigger_ns) / 1e9;
@@ -269,6 +292,8 @@ static int show_event(struct show *s, const struct dc_cursor_event *e)
 	if (r < 0)
 		return r;
 	lanes_see(s->lanes, e);
+	if (!wanted(s, e))
+		return 0;
 	rewind(s->line);
 	thread(s, e);
 	fprintf(s->line, "%-11s %*s", kind(&e->event), indent(s, e), "");
@@ -360,11 +385,22 @@ static int show_run(const void *options, const struct operands *operands)
 			return r;
 		s.grep = &grep;
 	}
+	CLEANUP(trace) struct trace *trace = NULL;
+	r = o->trace ? trace_new(c, o->trace, &trace) : 0;
+	if (r == -EINVAL)
+		return usage_error("--trace: '%s' is no trace id: expected up to 32 hex digits", o->trace);
+	if (trace) {
+		s.traced = cut;
+		cut.from_ns = 0;
+		cut.name = NULL;
+		s.trace = trace;
+	}
 	s.capture = c;
 	s.all_stacks = o->stacks;
 	s.trigger_ns = dc_capture_incident(c)->at_realtime_ns;
 	s.one_process = dc_capture_process_count(c) == 1;
-	r = show_capture(&s, &cut);
+	if (r == 0)
+		r = show_capture(&s, &cut);
 	if (s.grep)
 		regfree(&grep);
 	return capture_status(c, operands->items[0], r);
@@ -389,6 +425,7 @@ const struct command cmd_show = {
 		"printed, 64 when the arguments were wrong.",
 	.examples = "dashcam show FILE --from -5s\tthe last five seconds before the trigger\n"
 		    "dashcam show FILE --name 'db.*' --tid 4242\twhat one thread asked the database\n"
+		    "dashcam show FILE --trace 4bf92f35\tone request through all its processes\n"
 		    "dashcam show FILE --grep 'error|timeout'\twherever one of the words occurs\n",
 	.see_also = "export info",
 	.options = show_option_table,

@@ -24,4 +24,5 @@ extern const struct command cmd_symbolize;
 extern const struct command cmd_trigger;
 extern const struct command cmd_version;
 extern const struct command cmd_watch;
+extern const struct command cmd_why;
 extern const struct command cmd_attach;

@@ -47,7 +47,7 @@ const char *word_cause(enum dc_reason reason)
 		[DC_REASON_API] = "api",        [DC_REASON_COMMAND] = "command",
 		[DC_REASON_SIGNAL] = "signal",  [DC_REASON_DEATH] = "death",
 		[DC_REASON_EXIT] = "exit",      [DC_REASON_RECOVER] = "recover",
-		[DC_REASON_SPAN] = "slow_span",
+		[DC_REASON_SPAN] = "slow_span", [DC_REASON_RULE] = "rule",
 	};
 
 	return WORD(words, (unsigned)reason);
@@ -62,6 +62,38 @@ const char *word_clock(uint32_t clock)
 	};
 
 	return WORD(words, clock);
+}
+
+const char *word_unit(enum dc_unit unit)
+{
+	static const char *const words[] = {
+		[DC_UNIT_NONE] = "",           [DC_UNIT_NUMBER] = "number",
+		[DC_UNIT_NS] = "ns",           [DC_UNIT_BYTES] = "bytes",
+		[DC_UNIT_PERCENT] = "percent", [DC_UNIT_PER_SECOND] = "per_second",
+		[DC_UNIT_SIGNAL] = "signal",   [DC_UNIT_BYTES_PER_SECOND] = "bytes_per_second",
+	};
+
+	return WORD(words, (unsigned)unit);
+}
+
+void words_because(const struct dc_incident *incident, char text[static 96])
+{
+	static const char *const words[] = {
+		[DC_REASON_API] = "the program asked for it (DC_TRIGGER)",
+		[DC_REASON_COMMAND] = "somebody asked for it with 'dashcam trigger'",
+		[DC_REASON_SIGNAL] = "the watcher got SIGUSR1",
+		[DC_REASON_DEATH] = "the program died",
+		[DC_REASON_EXIT] = "the program ended (--on-exit)",
+		[DC_REASON_RECOVER] = "its ring was found without its program (dashcam recover)",
+		[DC_REASON_SPAN] = "a span took longer than its threshold",
+		[DC_REASON_RULE] = "a rule came true",
+	};
+	char signal[32];
+
+	if (incident->reason == DC_REASON_DEATH && incident->signal)
+		snprintf(text, 96, "the program died by %s", word_signal(incident->signal, signal));
+	else
+		snprintf(text, 96, "%s", WORD(words, (unsigned)incident->reason));
 }
 
 const char *word_signal(uint32_t signal, char text[static 32])

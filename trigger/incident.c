@@ -29,6 +29,8 @@ const char *dc_reason_name(enum dc_reason reason)
 		return "recover";
 	case DC_REASON_SPAN:
 		return "span";
+	case DC_REASON_RULE:
+		return "rule";
 	}
 	return "unknown";
 }
