@@ -429,6 +429,16 @@ static int write_block(void *arg, uint16_t type, const void *payload, size_t byt
 	return dc_writer_block_zstd(s->w, type, s->process, payload, bytes);
 }
 
+static void say_why(struct dc_settle_result *result, const struct dc_resolver *r)
+{
+	const char *why = dc_resolver_why(r);
+	char nameless[128];
+
+	dc_resolver_nameless(r, nameless, sizeof nameless);
+	snprintf(result->why, sizeof result->why, "%s%s%s%s", why, why[0] && nameless[0] ? "; " : "",
+		 nameless[0] ? "no names in " : "", nameless);
+}
+
 static void add_up(struct dc_settle_result *result, const struct dc_resolver *r)
 {
 	struct dc_resolve_totals t;
@@ -441,7 +451,7 @@ static void add_up(struct dc_settle_result *result, const struct dc_resolver *r)
 	result->named += t.named;
 	result->stack_used = t.stack_used > result->stack_used ? t.stack_used : result->stack_used;
 	if (!result->why[0])
-		snprintf(result->why, sizeof result->why, "%s", dc_resolver_why(r));
+		say_why(result, r);
 }
 
 static int name_and_write(struct settling *s, const struct dc_intern *addresses, struct dc_settle_result *result)

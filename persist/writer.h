@@ -112,7 +112,7 @@ struct dc_settle_result {
 	uint64_t frames;
 	uint64_t named;
 	uint32_t stack_used; /* the most bytes of a stack copy that 99 % of the samples of a process needed; 0: none was unwound */
-	char why[160]; /* the first thing that did not work with the stacks; empty: all did */
+	char why[320]; /* the first thing that did not work with the stacks; empty: all did */
 };
 
 /*

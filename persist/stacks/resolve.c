@@ -28,6 +28,9 @@
 #define TABLE_BYTES (56u << 20) /* frames, stacks, names: what readers take (stacks.c) is a little more */
 #define PAYLOAD_BYTES (1u << 20)
 #define NAME_TRIES 64u /* children that name; each that fails leaves out the module it was at */
+#define NAMELESS_MAX 3u /* files that are listed */
+#define NAMED 1u
+#define UNNAMED 2u
 #define FLAGS_KNOWN (DC_FRAME_KERNEL | DC_FRAME_CALL | DC_FRAME_SIGNAL | DC_FRAME_FILE)
 
 int64_t dc_resolve_now_ns(void)
@@ -795,4 +798,36 @@ void dc_resolver_totals(const struct dc_resolver *r, struct dc_resolve_totals *r
 const char *dc_resolver_why(const struct dc_resolver *r)
 {
 	return r->why;
+}
+
+/* Of each file (by its first map): whether frames have names, or have none. */
+static void mark_nameless(const struct dc_resolver *r, uint8_t *marks)
+{
+	for (uint32_t n = 1; n <= r->frames.count; n++) {
+		const struct dc_frame *f = frame_of(r, n);
+
+		if (f->map < r->map_count)
+			marks[r->canon[f->map]] |= r->name_of[n] ? NAMED : UNNAMED;
+	}
+}
+
+void dc_resolver_nameless(const struct dc_resolver *r, char *ret_text, size_t size)
+{
+	CLEANUP(free) uint8_t *marks = calloc((size_t)r->map_count + 1, 1);
+	unsigned count = 0;
+	int used = 0;
+
+	ret_text[0] = 0;
+	if (!marks || !r->name_of)
+		return;
+	mark_nameless(r, marks);
+	for (uint32_t i = 0; i < r->map_count; i++) {
+		if (marks[i] != UNNAMED || r->paths[i][0] != '/')
+			continue;
+		if (count++ < NAMELESS_MAX && used < (int)size)
+			used += snprintf(ret_text + used, size - (size_t)used, "%s%s", count > 1 ? ", " : "",
+					 strrchr(r->paths[i], '/') + 1);
+	}
+	if (count > NAMELESS_MAX && used < (int)size)
+		snprintf(ret_text + used, size - (size_t)used, " and %u more", count - NAMELESS_MAX);
 }

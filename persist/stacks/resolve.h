@@ -103,3 +103,5 @@ struct dc_resolve_totals {
 void dc_resolver_totals(const struct dc_resolver *r, struct dc_resolve_totals *ret_totals);
 /* What did not work, for people; empty: all did. */
 const char *dc_resolver_why(const struct dc_resolver *r);
+/* Files that have frames and not one name, "a.so, b.so and 3 more"; empty: there are none. */
+void dc_resolver_nameless(const struct dc_resolver *r, char *ret_text, size_t size);
