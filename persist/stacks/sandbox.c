@@ -87,6 +87,11 @@ static bool harmless(int fd)
 	       (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode));
 }
 
+static bool kept(const struct child *c, int fd)
+{
+	return fd == c->out_fd || (c->limits->in_fd > 0 && fd == c->limits->in_fd) || harmless(fd);
+}
+
 /* Return: the highest descriptor; -errno. */
 static int drop_descriptors(const struct child *c)
 {
@@ -103,7 +108,7 @@ static int drop_descriptors(const struct child *c)
 		if (fd == STDERR_FILENO)
 			continue;
 #endif
-		if (fd >= 0 && fd != c->out_fd && fd != dirfd(d) && !harmless(fd))
+		if (fd >= 0 && fd != dirfd(d) && !kept(c, fd))
 			close(fd);
 		else if (fd > highest)
 			highest = fd;
@@ -215,16 +220,18 @@ static int lock_down(const struct child *c)
 
 /* --- the parent --- */
 
-struct run {
+struct dc_sandboxed {
 	pid_t pid;
 	int pid_fd;
-	int in_fd; /* read end */
+	int from_fd; /* read end */
 	int64_t deadline_ns;
 	size_t max_bytes;
 	uint8_t *bytes;
 	size_t size;
 	size_t room;
-	int error; /* why we killed it */
+	bool ended;
+	bool open; /* there may be more to read */
+	int error; /* why we kill it */
 };
 
 static int64_t now_ns(void)
@@ -235,27 +242,27 @@ static int64_t now_ns(void)
 	return t.tv_sec * SECOND_NS + t.tv_nsec;
 }
 
-static int make_room(struct run *run)
+static int make_room(struct dc_sandboxed *s)
 {
-	size_t room = run->room ? 2 * run->room : READ_BYTES;
+	size_t room = s->room ? 2 * s->room : READ_BYTES;
 	uint8_t *bytes;
 
-	if (run->room - run->size >= READ_BYTES)
+	if (s->room - s->size >= READ_BYTES)
 		return 0;
-	bytes = realloc(run->bytes, room);
+	bytes = realloc(s->bytes, room);
 	if (!bytes)
 		return -ENOMEM;
-	run->bytes = bytes;
-	run->room = room;
+	s->bytes = bytes;
+	s->room = room;
 	return 0;
 }
 
 /* All that is in the pipe by now. Return: 1 when no more will come, 0, -E2BIG, -ENOMEM, -errno. */
-static int drain(struct run *run)
+static int drain(struct dc_sandboxed *s)
 {
 	for (;;) {
-		int r = make_room(run);
-		ssize_t n = r < 0 ? r : read(run->in_fd, run->bytes + run->size, READ_BYTES);
+		int r = make_room(s);
+		ssize_t n = r < 0 ? r : read(s->from_fd, s->bytes + s->size, READ_BYTES);
 
 		if (r < 0)
 			return r;
@@ -265,75 +272,59 @@ static int drain(struct run *run)
 			continue;
 		if (n < 0)
 			return errno == EAGAIN ? 0 : -errno;
-		run->size += (size_t)n;
-		if (run->size > run->max_bytes) {
-			run->size = run->max_bytes;
+		s->size += (size_t)n;
+		if (s->size > s->max_bytes) {
+			s->size = s->max_bytes;
 			return -E2BIG;
 		}
 	}
 }
 
-static int wait_for_either(struct run *run, bool open, bool *ret_ended)
+/* Until the child has ended or written something, or @to_fd (-1: none) takes something. */
+static int wait_for_any(struct dc_sandboxed *s, int to_fd, bool *ret_takes)
 {
-	struct pollfd fds[2] = {{.fd = run->pid_fd, .events = POLLIN}, {.fd = open ? run->in_fd : -1, .events = POLLIN}};
-	int64_t left = run->deadline_ns - now_ns();
+	struct pollfd fds[3] = {{.fd = s->pid_fd, .events = POLLIN},
+				{.fd = s->open ? s->from_fd : -1, .events = POLLIN},
+				{.fd = to_fd, .events = POLLOUT}};
+	int64_t left = s->deadline_ns - now_ns();
 	struct timespec ts = {left / SECOND_NS, left % SECOND_NS};
 
 	if (left <= 0)
 		return -ETIMEDOUT;
-	if (ppoll(fds, 2, &ts, NULL) < 0 && errno != EINTR)
-		return -errno;
-	*ret_ended = fds[0].revents != 0;
+	if (ppoll(fds, 3, &ts, NULL) < 0)
+		return errno == EINTR ? 0 : -errno;
+	s->ended = fds[0].revents != 0;
+	*ret_takes = fds[2].revents != 0;
 	return 0;
 }
 
-/*
- * Until the child has ended, and what it wrote is here. The end of the pipe tells nothing: another thread's child may
- * hold the write end, too, for as long as it lives.
- */
-static int collect(struct run *run)
+/* Once around. What the child wrote before its end is there when it has ended. */
+static void attend(struct dc_sandboxed *s, int to_fd, bool *ret_takes)
 {
-	bool ended = false, open = true;
-	int r = 0;
+	int r = wait_for_any(s, to_fd, ret_takes);
 
-	while (r == 0 && !ended) {
-		r = wait_for_either(run, open, &ended);
-		if (r == 0 && open) {
-			r = drain(run);
-			open = r != 1;
-			r = r == 1 ? 0 : r;
-		}
+	if (r == 0 && s->open) {
+		r = drain(s);
+		s->open = r == 0;
+		r = r == 1 ? 0 : r;
 	}
-	return r;
+	s->error = r;
 }
 
-static int outcome(const struct run *run, int *ret_signal)
+static int outcome(const struct dc_sandboxed *s, int *ret_signal)
 {
 	int status;
 
-	while (waitpid(run->pid, &status, 0) < 0)
+	while (waitpid(s->pid, &status, 0) < 0)
 		if (errno != EINTR)
 			return -errno;
-	if (run->error)
-		return run->error;
+	if (s->error)
+		return s->error;
 	if (WIFEXITED(status))
 		return -WEXITSTATUS(status);
 	if (ret_signal)
 		*ret_signal = WTERMSIG(status);
 	return WTERMSIG(status) == SIGXCPU ? -ETIMEDOUT : -EFAULT;
-}
-
-static int attend(struct run *run, int *ret_signal)
-{
-	run->pid_fd = (int)syscall(SYS_pidfd_open, run->pid, 0);
-	run->error = run->pid_fd < 0 ? -errno : fcntl(run->in_fd, F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
-	if (!run->error)
-		run->error = collect(run);
-	if (run->error)
-		kill(run->pid, SIGKILL);
-	if (run->pid_fd >= 0)
-		close(run->pid_fd);
-	return outcome(run, ret_signal);
 }
 
 __attribute__((noreturn)) static void be_child(const struct child *c, int (*work)(void *arg, int out_fd), void *arg)
@@ -345,30 +336,87 @@ __attribute__((noreturn)) static void be_child(const struct child *c, int (*work
 	_exit(r < 0 && r >= -255 ? -r : r == 0 ? 0 : EIO);
 }
 
-int dc_sandbox_run(const struct dc_sandbox *limits, int (*work)(void *arg, int out_fd), void *arg, size_t max_bytes,
-		   uint8_t **ret_bytes, size_t *ret_size, int *ret_signal)
+int dc_sandbox_start(const struct dc_sandbox *limits, int (*work)(void *arg, int out_fd), void *arg, size_t max_bytes,
+		     struct dc_sandboxed **ret_sandboxed)
 {
-	struct run run = {.deadline_ns = now_ns() + limits->time_ns, .max_bytes = max_bytes};
+	CLEANUP(free) struct dc_sandboxed *s = calloc(1, sizeof *s);
 	struct child child = {.limits = limits, .parent = getpid()};
 	int pipe_fds[2], r;
 
+	if (!s)
+		return -ENOMEM;
+	if (pipe2(pipe_fds, O_CLOEXEC) < 0)
+		return -errno;
+	*s = (struct dc_sandboxed){
+		.from_fd = pipe_fds[0], .deadline_ns = now_ns() + limits->time_ns, .max_bytes = max_bytes, .open = true};
+	child.out_fd = pipe_fds[1];
+	s->pid = fork();
+	if (s->pid == 0)
+		be_child(&child, work, arg);
+	r = s->pid < 0 ? -errno : 0;
+	close(pipe_fds[1]);
+	if (r < 0) {
+		close(s->from_fd);
+		return r;
+	}
+	s->pid_fd = (int)syscall(SYS_pidfd_open, s->pid, 0);
+	if (s->pid_fd < 0 || fcntl(s->from_fd, F_SETFL, O_NONBLOCK) < 0)
+		s->error = -errno;
+	*ret_sandboxed = TAKE(s);
+	return 0;
+}
+
+int dc_sandbox_give(struct dc_sandboxed *s, int to_fd, const void *bytes, size_t size)
+{
+	bool takes = false;
+
+	while (!s->error && !s->ended && !takes)
+		attend(s, to_fd, &takes);
+	if (s->error || s->ended)
+		return -EPIPE;
+	if (write(to_fd, bytes, size) != (ssize_t)size)
+		s->error = errno ? -errno : -EIO;
+	return s->error;
+}
+
+void dc_sandbox_cancel(struct dc_sandboxed *s)
+{
+	s->error = s->error ? s->error : -ECANCELED;
+}
+
+/* The end of the pipe tells nothing: another thread's child may hold the write end, too, for as long as it lives. */
+int dc_sandbox_end(struct dc_sandboxed *s, uint8_t **ret_bytes, size_t *ret_size, int *ret_signal)
+{
+	bool takes;
+	int r;
+
+	while (!s->error && !s->ended)
+		attend(s, -1, &takes);
+	if (s->error)
+		kill(s->pid, SIGKILL);
+	if (s->pid_fd >= 0)
+		close(s->pid_fd);
+	if (ret_signal)
+		*ret_signal = 0;
+	r = outcome(s, ret_signal);
+	close(s->from_fd);
+	*ret_bytes = s->bytes;
+	*ret_size = s->size;
+	free(s);
+	return r;
+}
+
+int dc_sandbox_run(const struct dc_sandbox *limits, int (*work)(void *arg, int out_fd), void *arg, size_t max_bytes,
+		   uint8_t **ret_bytes, size_t *ret_size, int *ret_signal)
+{
+	struct dc_sandboxed *s;
+	int r = dc_sandbox_start(limits, work, arg, max_bytes, &s);
+
+	if (r == 0)
+		return dc_sandbox_end(s, ret_bytes, ret_size, ret_signal);
 	*ret_bytes = NULL;
 	*ret_size = 0;
 	if (ret_signal)
 		*ret_signal = 0;
-	if (pipe2(pipe_fds, O_CLOEXEC) < 0)
-		return -errno;
-	run.in_fd = pipe_fds[0];
-	child.out_fd = pipe_fds[1];
-	run.pid = fork();
-	if (run.pid == 0)
-		be_child(&child, work, arg);
-	r = run.pid < 0 ? -errno : 0;
-	close(pipe_fds[1]);
-	if (r == 0)
-		r = attend(&run, ret_signal);
-	close(run.in_fd);
-	*ret_bytes = run.bytes;
-	*ret_size = run.size;
 	return r;
 }

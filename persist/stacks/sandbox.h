@@ -28,6 +28,7 @@ struct dc_sandbox {
 	 */
 	uint64_t memory_bytes;
 	int nice; /* 0..19 */
+	int in_fd; /* of the caller, which @work may go on reading although it is no plain file; 0: none */
 };
 
 /*
@@ -44,3 +45,21 @@ struct dc_sandbox {
  */
 int dc_sandbox_run(const struct dc_sandbox *limits, int (*work)(void *arg, int out_fd), void *arg, size_t max_bytes,
 		   uint8_t **ret_bytes, size_t *ret_size, int *ret_signal);
+
+/*
+ * The same in parts, for a parent that has something to do meanwhile. Every one that was started has to be ended.
+ *
+ * dc_sandbox_give() - @size bytes at once into @to_fd, a pipe of the caller that the child reads by limits->in_fd
+ * Waits until the pipe takes them, and takes what the child writes meanwhile. @to_fd must not block; that its reader is gone
+ * is no SIGPIPE as long as the caller has the read end open, too. Return: 0; -EPIPE: the child has ended, or is to be; -errno.
+ * dc_sandbox_cancel() - the child is killed when it is ended.
+ * dc_sandbox_end(): as dc_sandbox_run(); or -ECANCELED.
+ */
+struct dc_sandboxed;
+
+/* @limits: read only now. Return: 0, -ENOMEM, -errno of fork and pipe. */
+int dc_sandbox_start(const struct dc_sandbox *limits, int (*work)(void *arg, int out_fd), void *arg, size_t max_bytes,
+		     struct dc_sandboxed **ret_sandboxed);
+int dc_sandbox_give(struct dc_sandboxed *s, int to_fd, const void *bytes, size_t size);
+void dc_sandbox_cancel(struct dc_sandboxed *s);
+int dc_sandbox_end(struct dc_sandboxed *s, uint8_t **ret_bytes, size_t *ret_size, int *ret_signal);
