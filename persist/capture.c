@@ -119,15 +119,13 @@ static bool all_zero(const uint8_t *p, size_t bytes)
 	return bytes == 0 || (p[0] == 0 && memcmp(p, p + 1, bytes - 1) == 0);
 }
 
-/* The payload and its padding into c->stored, checked. */
-static int read_stored(struct dc_capture *c, const struct dc_block_ref *b)
+/* The payload and its padding, checked. */
+static int read_checked(struct dc_capture *c, const struct dc_block_ref *b, uint8_t *to)
 {
 	char name[DC_BLOCK_NAME_BYTES];
 	size_t bytes = (size_t)b->stored_bytes + b->pad_bytes;
-	int r = reserve(&c->stored, &c->stored_room, bytes + 1);
+	int r = dc_capture_pread(c, to, bytes, b->offset + sizeof(struct dc_block_header));
 
-	if (r == 0)
-		r = dc_capture_pread(c, c->stored, bytes, b->offset + sizeof(struct dc_block_header));
 	if (r == -ENODATA) {
 		dc_capture_fault(c, b->offset, "%s: the file became shorter while it was read",
 				 dc_block_name(b, name));
@@ -136,15 +134,22 @@ static int read_stored(struct dc_capture *c, const struct dc_block_ref *b)
 	if (r < 0)
 		return r;
 	struct dc_block_header h = {.stored_bytes = b->stored_bytes, .payload_xxh3 = b->payload_xxh3};
-	if (!dc_block_intact(&h, c->stored)) {
+	if (!dc_block_intact(&h, to)) {
 		dc_capture_fault(c, b->offset, "%s: checksum does not match, its %" PRIu32 " bytes are lost",
 				 dc_block_name(b, name), b->stored_bytes);
 		return -EBADMSG;
 	}
-	if (!all_zero(c->stored + b->stored_bytes, b->pad_bytes))
+	if (!all_zero(to + b->stored_bytes, b->pad_bytes))
 		dc_capture_fault(c, b->offset, "%s: the bytes behind it are not zero; nothing is lost",
 				 dc_block_name(b, name));
 	return 0;
+}
+
+static int read_stored(struct dc_capture *c, const struct dc_block_ref *b)
+{
+	int r = reserve(&c->stored, &c->stored_room, (size_t)b->stored_bytes + b->pad_bytes + 1);
+
+	return r < 0 ? r : read_checked(c, b, c->stored);
 }
 
 int dc_capture_check(struct dc_capture *c, const struct dc_block_ref *b)
@@ -200,6 +205,19 @@ int dc_capture_payload(struct dc_capture *c, const struct dc_block_ref *b, const
 {
 	size_t bytes;
 	return dc_capture_prefix(c, b, b->plain_bytes, ret_payload, &bytes);
+}
+
+int dc_capture_payload_into(struct dc_capture *c, const struct dc_block_ref *b, uint8_t *to)
+{
+	const uint8_t *payload;
+	int r;
+
+	if (!(b->flags & DC_BLOCK_ZSTD))
+		return read_checked(c, b, to);
+	r = dc_capture_payload(c, b, &payload);
+	if (r == 0)
+		memcpy(to, payload, b->plain_bytes);
+	return r;
 }
 
 /* Walking the blocks. */

@@ -144,6 +144,10 @@ int dc_capture_pread(const struct dc_capture *c, void *to, size_t bytes, uint64_
  */
 int dc_capture_payload(struct dc_capture *c, const struct dc_block_ref *b, const uint8_t **ret_payload);
 
+/* The same into memory of the caller, of DC_CAPTURE_PAYLOAD_ROOM bytes. */
+#define DC_CAPTURE_PAYLOAD_ROOM (DC_BLOCK_PLAIN_MAX + DC_RAW_ALIGN)
+int dc_capture_payload_into(struct dc_capture *c, const struct dc_block_ref *b, uint8_t *to);
+
 /* The same as it is stored, stored_bytes of it: to be copied. */
 int dc_capture_stored(struct dc_capture *c, const struct dc_block_ref *b, const uint8_t **ret_stored);
 

@@ -14,8 +14,11 @@
 
 #define PLACES_MAX (4u << 20)
 #define BATCH_BYTES (32u << 20)
-#define UNWIND_BYTES (256u << 20) /* of samples that one child unwinds */
+#define UNWIND_BYTES (UINT64_C(1) << 30) /* of samples that one child unwinds */
+#define KEPT_BYTES (64u << 20)
 #define PAYLOAD_BYTES (1u << 20)
+static_assert(DC_SAMPLES_ROOM >= DC_CAPTURE_PAYLOAD_ROOM, "a block is read to where its samples go");
+
 #define DIGIT_BITS 11u
 #define DIGITS (1u << DIGIT_BITS)
 
@@ -99,8 +102,7 @@ struct place {
 	uint32_t unwound_bytes; /* what it takes once its stack is a number */
 	uint32_t stack; /* 0: it stays as it is */
 	uint8_t truncated;
-	uint8_t able; /* to be unwound */
-	uint8_t reserved[2];
+	uint8_t reserved[3];
 };
 
 struct moment {
@@ -113,11 +115,15 @@ struct settling {
 	struct dc_capture *c;
 	uint32_t process;
 	struct dc_writer *w;
-	struct dc_resolver *resolver; /* NULL: samples only get an order */
+	struct dc_resolver *resolver;
 	struct place *places; /* in the order of the file */
 	struct moment *moments; /* of @places, in that order until they are sorted */
 	uint32_t count;
 	uint32_t room;
+	uint8_t *kept; /* what unwound samples will be, one after the other: of the first kept_count places */
+	uint32_t kept_count;
+	size_t kept_bytes;
+	size_t kept_room;
 	uint8_t *payload; /* SAMPLES being filled */
 	size_t used;
 	uint8_t *bytes; /* a batch, as it is to be written */
@@ -128,6 +134,7 @@ static void settling_cleanup(struct settling *s)
 	dc_resolver_free(s->resolver);
 	free(s->bytes);
 	free(s->payload);
+	free(s->kept);
 	free(s->moments);
 	free(s->places);
 }
@@ -162,110 +169,128 @@ static int grow(struct settling *s)
 	return 0;
 }
 
-static int add_place(struct settling *s, uint32_t block, size_t offset, const struct dc_sample *head)
+/* The sample as it is once it has been unwound, but for what unwinding finds. */
+static void put_unwound(const struct dc_sample_parts *p, uint32_t stack, bool truncated, uint8_t *to)
 {
+	const struct dc_sample head = unwound_head(&p->head, stack, truncated);
+	const size_t regs = 8 * (size_t)head.reg_count;
+
+	memcpy(to, &head, sizeof head);
+	memcpy(to + sizeof head, p->regs, regs);
+	memcpy(to + sizeof head + regs, p->extra, head.bytes - sizeof head - regs);
+}
+
+/* So that nothing has to be read twice. Beyond the bound it is. */
+static int keep(struct settling *s, const struct dc_sample_parts *p, uint32_t bytes)
+{
+	if (s->kept_count + 1 != s->count || s->kept_bytes + bytes > KEPT_BYTES)
+		return 0;
+	if (s->kept_room - s->kept_bytes < bytes) {
+		const size_t room = 2 * s->kept_room + bytes + 65536;
+		uint8_t *kept = realloc(s->kept, room);
+
+		if (!kept)
+			return -ENOMEM;
+		s->kept = kept;
+		s->kept_room = room;
+	}
+	put_unwound(p, p->head.stack, false, s->kept + s->kept_bytes);
+	s->kept_bytes += bytes;
+	s->kept_count++;
+	return 0;
+}
+
+static int add_place(struct settling *s, uint32_t block, size_t offset, const struct dc_sample_parts *p)
+{
+	const uint32_t unwound_bytes = unwound_head(&p->head, 0, false).bytes;
+
 	if (s->count == PLACES_MAX)
 		return -EFBIG;
 	if (s->count == s->room && grow(s) < 0)
 		return -ENOMEM;
-	s->moments[s->count] = (struct moment){.at = (uint64_t)head->monotonic_ns ^ UINT64_C(1) << 63, .place = s->count};
-	s->places[s->count++] = (struct place){.block = block,
-					       .offset = (uint32_t)offset,
-					       .bytes = head->bytes,
-					       .unwound_bytes = unwound_head(head, 0, false).bytes,
-					       .able = head->reg_count || head->ip_count};
-	return 0;
+	s->moments[s->count] =
+		(struct moment){.at = (uint64_t)p->head.monotonic_ns ^ UINT64_C(1) << 63, .place = s->count};
+	s->places[s->count++] = (struct place){
+		.block = block, .offset = (uint32_t)offset, .bytes = p->head.bytes, .unwound_bytes = unwound_bytes};
+	return keep(s, p, unwound_bytes);
 }
 
-static int list_block(struct settling *s, uint32_t block)
+/* --- unwinding, while they are read --- */
+
+struct unwinding {
+	struct settling *s;
+	struct dc_sample_source source;
+	uint32_t first; /* place of its first sample */
+	uint32_t block; /* to be looked at next */
+	uint64_t bytes; /* by now */
+};
+
+static int list_block(struct unwinding *u, uint32_t block, const uint8_t *payload, size_t *ret_bytes)
 {
+	struct settling *s = u->s;
 	const struct dc_block_ref *b = &s->c->blocks[block];
 	char name[DC_BLOCK_NAME_BYTES];
 	struct dc_sample_parts p;
-	const uint8_t *payload;
-	int r = dc_capture_payload(s->c, b, &payload);
+	size_t at = 0;
+	int r = 0;
 
-	if (r < 0)
-		return r == -EBADMSG ? 0 : r; /* noted */
-	for (size_t at = 0; at < b->plain_bytes && r == 0; at += p.head.bytes) {
+	for (; at < b->plain_bytes && r == 0; at += p.head.bytes) {
 		if (dc_sample_at(payload + at, b->plain_bytes - at, &p) < 0) {
 			dc_capture_fault(s->c, b->offset, "%s: a sample does not parse, the rest is lost",
 					 dc_block_name(b, name));
 			break;
 		}
-		r = add_place(s, block, at, &p.head);
+		r = add_place(s, block, at, &p);
+		u->source.count++;
+		u->source.able += p.head.reg_count || p.head.ip_count;
 	}
+	*ret_bytes = at;
 	return r;
 }
 
-static int list_samples(struct settling *s)
+static bool is_ours(const struct settling *s, uint32_t block)
 {
-	int r = 0;
-
-	for (uint32_t i = 0; i < s->c->block_count && r == 0; i++)
-		if (s->c->blocks[i].type == DC_BLOCK_SAMPLES && s->c->blocks[i].process == s->process)
-			r = list_block(s, i);
-	return r;
+	return s->c->blocks[block].type == DC_BLOCK_SAMPLES && s->c->blocks[block].process == s->process;
 }
 
-/* --- unwinding --- */
-
-/* Blocks are read once for the samples in them, which come in the order of the file. */
-struct reading {
-	struct dc_capture *c;
-	const struct place *next;
-	uint32_t block; /* that of @payload, ~0: none */
-	const uint8_t *payload;
-};
-
-static int read_place(struct reading *r, const struct place *p, struct dc_sample_parts *ret_parts)
+static int next_block(void *arg, uint8_t *to, size_t *ret_bytes)
 {
-	int e = r->block == p->block ? 0 : dc_capture_payload(r->c, &r->c->blocks[p->block], &r->payload);
+	struct unwinding *u = arg;
+	struct dc_capture *c = u->s->c;
+	uint32_t block;
+	int r;
 
-	r->block = e < 0 ? UINT32_MAX : p->block;
-	if (e == 0)
-		e = dc_sample_at(r->payload + p->offset, p->bytes, ret_parts);
-	if (e == 0 && ret_parts->head.bytes != p->bytes)
-		e = -EBADMSG;
-	return e; /* -EBADMSG: changed meanwhile */
-}
-
-static int next_sample(void *arg, struct dc_sample_parts *ret_parts)
-{
-	struct reading *r = arg;
-
-	return read_place(r, r->next++, ret_parts);
-}
-
-static int unwind_some(struct settling *s, struct place *first, uint32_t count)
-{
-	struct reading reading = {.c = s->c, .next = first, .block = UINT32_MAX};
-	struct dc_sample_source source = {.next = next_sample, .arg = &reading, .count = count};
-	CLEANUP(free) uint32_t *stack_of = calloc((size_t)count + 1, sizeof *stack_of);
-	CLEANUP(free) uint8_t *truncated = calloc((size_t)count + 1, 1);
-	int r = stack_of && truncated ? 0 : -ENOMEM;
-
-	for (uint32_t i = 0; i < count; i++)
-		source.able += first[i].able;
+	while (u->block < c->block_count && !is_ours(u->s, u->block))
+		u->block++;
+	if (u->block == c->block_count || u->bytes >= UNWIND_BYTES)
+		return 0;
+	block = u->block++;
+	u->bytes += c->blocks[block].plain_bytes;
+	r = dc_capture_payload_into(c, &c->blocks[block], to);
 	if (r == 0)
-		r = dc_resolver_unwind_from(s->resolver, &source, stack_of, truncated);
-	for (uint32_t i = 0; i < count && r == 0; i++) {
-		first[i].stack = stack_of[i];
-		first[i].truncated = truncated[i];
-	}
-	return r;
+		r = list_block(u, block, to, ret_bytes);
+	return r == -EBADMSG ? 1 : r < 0 ? r : 1; /* -EBADMSG: noted */
+}
+
+static void put_stack(void *arg, uint32_t sample, uint32_t stack, bool truncated)
+{
+	struct unwinding *u = arg;
+	struct place *p = &u->s->places[u->first + sample];
+
+	p->stack = stack;
+	p->truncated = truncated;
 }
 
 static int unwind_all(struct settling *s)
 {
+	struct unwinding u = {.s = s};
 	int r = 0;
 
-	for (uint32_t first = 0, i; first < s->count && r == 0; first = i) {
-		size_t bytes = 0;
-
-		for (i = first; i < s->count && (i == first || bytes + s->places[i].bytes <= UNWIND_BYTES); i++)
-			bytes += s->places[i].bytes;
-		r = unwind_some(s, &s->places[first], i - first);
+	while (r == 0 && u.block < s->c->block_count) {
+		u.first = s->count;
+		u.bytes = 0;
+		u.source = (struct dc_sample_source){.next = next_block, .put = put_stack, .arg = &u};
+		r = dc_resolver_unwind(s->resolver, &u.source);
 	}
 	return r;
 }
@@ -325,7 +350,26 @@ static void give_places(struct settling *s)
 	}
 }
 
-/* A sample as it is to be written. */
+/* Blocks are read once for the samples in them, which come in the order of the file. */
+struct reading {
+	struct dc_capture *c;
+	uint32_t block; /* that of @payload, ~0: none */
+	const uint8_t *payload;
+};
+
+static int read_place(struct reading *r, const struct place *p, struct dc_sample_parts *ret_parts)
+{
+	int e = r->block == p->block ? 0 : dc_capture_payload(r->c, &r->c->blocks[p->block], &r->payload);
+
+	r->block = e < 0 ? UINT32_MAX : p->block;
+	if (e == 0)
+		e = dc_sample_at(r->payload + p->offset, p->bytes, ret_parts);
+	if (e == 0 && ret_parts->head.bytes != p->bytes)
+		e = -EBADMSG;
+	return e; /* -EBADMSG: changed meanwhile */
+}
+
+/* A sample that was not kept, as it is to be written. */
 static int load_place(struct reading *reading, const struct place *place, uint8_t *to)
 {
 	struct dc_sample_parts p;
@@ -333,18 +377,24 @@ static int load_place(struct reading *reading, const struct place *place, uint8_
 
 	if (r < 0)
 		return r;
-	if (!place->stack) {
+	if (!place->stack)
 		memcpy(to, reading->payload + place->offset, place->bytes);
-		return 0;
-	}
-	const struct dc_sample head = unwound_head(&p.head, place->stack, place->truncated);
-	const size_t regs = 8 * (size_t)head.reg_count;
-	if (head.bytes != place->unwound_bytes)
-		return -EBADMSG; /* changed meanwhile */
+	else if (unwound_head(&p.head, 0, false).bytes == place->unwound_bytes)
+		put_unwound(&p, place->stack, place->truncated, to);
+	else
+		r = -EBADMSG; /* changed meanwhile */
+	return r;
+}
+
+static void load_kept(const struct place *place, const uint8_t *kept, uint8_t *to)
+{
+	struct dc_sample head;
+
+	memcpy(to, kept, place->unwound_bytes);
+	memcpy(&head, to, sizeof head);
+	head.stack = place->stack ? place->stack : head.stack;
+	head.flags |= place->truncated ? DC_SAMPLE_TRUNCATED : 0;
 	memcpy(to, &head, sizeof head);
-	memcpy(to + sizeof head, p.regs, regs);
-	memcpy(to + sizeof head + regs, p.extra, head.bytes - sizeof head - regs);
-	return 0;
 }
 
 /* How many from the moment @first on make a batch, and where it ends. */
@@ -365,15 +415,24 @@ static uint32_t batch_of(const struct settling *s, uint32_t first, uint64_t *ret
 static int load_batch(struct settling *s, uint64_t begin, uint64_t end)
 {
 	struct reading reading = {.c = s->c, .block = UINT32_MAX};
+	size_t kept = 0;
 	int r = 0;
 
 	free(s->bytes);
 	s->bytes = malloc(end - begin);
 	if (!s->bytes)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < s->count && r == 0; i++)
-		if (s->places[i].to >= begin && s->places[i].to < end)
-			r = load_place(&reading, &s->places[i], s->bytes + (s->places[i].to - begin));
+	for (uint32_t i = 0; i < s->count && r == 0; i++) {
+		const struct place *p = &s->places[i];
+		/* What is as long as when it was unwound has nothing that unwinding leaves out. */
+		const bool is_kept = i < s->kept_count && written_bytes(p) == p->unwound_bytes;
+
+		if (p->to >= begin && p->to < end && is_kept)
+			load_kept(p, s->kept + kept, s->bytes + (p->to - begin));
+		else if (p->to >= begin && p->to < end)
+			r = load_place(&reading, p, s->bytes + (p->to - begin));
+		kept += p->unwound_bytes;
+	}
 	return r;
 }
 
@@ -473,10 +532,10 @@ int dc_settle_samples(struct dc_capture *c, uint32_t process, struct dc_writer *
 	CLEANUP(settling) struct settling s = {.c = c, .process = process, .w = w};
 	CLEANUP(dc_resolve_maps) struct dc_resolve_maps maps = {0};
 	struct dc_resolve_options own = *options;
-	int r = list_samples(&s);
+	int r;
 
-	if (r < 0 || (s.count == 0 && addresses->count == 0))
-		return r;
+	if (!dc_capture_has(c, process, DC_BLOCK_SAMPLES) && addresses->count == 0)
+		return 0;
 	own.no_kernel |= !dc_same_boot(c);
 	r = dc_resolve_maps_init(&maps, c, process);
 	if (r == 0)

@@ -3,8 +3,9 @@
  * The samples of a process while its capture settles: put in the order of time, unwound, their stacks and names written
  * behind them. Shared by settle.c and symbolize.c.
  *
- * Bounded however many there are: 48 bytes each for the order. Copied stacks, nearly all of a raw file, are only read by
- * the child that unwinds; here they are left out as the samples are read, batch by batch.
+ * Each block is read once: checked, listed, and handed to the child that unwinds it while the next one is read. What stays
+ * of a sample without its stack is kept until it is written. Bounded however many there are: 48 bytes each for the order, and
+ * 64 MiB of what is kept; what is beyond that, or could not be unwound, is read again, batch by batch.
  */
 #pragma once
 

@@ -5,6 +5,7 @@
  * (the sanitizer), and whatever is kept makes sense: frames in mappings, stacks of frames, chains of names that end.
  */
 #include "persist/stacks/resolve.c"
+#include "persist/stacks/resolve_stacks.c"
 
 #include "persist/block.h"
 
@@ -14,7 +15,7 @@ static void must(bool ok)
 		abort();
 }
 
-static void add(struct output *o, const void *bytes, size_t size)
+static void add(struct dc_resolve_child *o, const void *bytes, size_t size)
 {
 	o->bytes = realloc(o->bytes, o->size + size + 8);
 	must(o->bytes != NULL);
@@ -23,9 +24,9 @@ static void add(struct output *o, const void *bytes, size_t size)
 }
 
 /* The messages as they would come through the pipe. */
-static struct output answer_of(const uint8_t *data, size_t size)
+static struct dc_resolve_child answer_of(const uint8_t *data, size_t size)
 {
-	struct output o = {0};
+	struct dc_resolve_child o = {0};
 
 	add(&o, "", 0);
 	while (size >= 3) {
@@ -57,6 +58,15 @@ static int look(void *arg, uint16_t type, const void *payload, size_t bytes)
 	return 0;
 }
 
+static void note_stack(void *arg, uint32_t sample, uint32_t stack, bool truncated)
+{
+	uint32_t *stack_of = arg;
+
+	(void)truncated;
+	must(sample < 2 && stack);
+	stack_of[sample] = stack;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -65,15 +75,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct dc_symbol chain[DC_SYMBOLS_CHAIN_MAX];
 	struct dc_resolve_totals totals;
 	uint32_t stack_of[2] = {0}, number;
-	uint8_t truncated[2] = {0};
+	const struct dc_sample_source source = {.put = note_stack, .arg = stack_of, .count = 2};
 	struct dc_resolver *r;
 
 	if (size < 1)
 		return 0;
 	must(dc_resolver_new(maps, paths, 3, &(struct dc_resolve_options){0}, &r) == 0);
-	struct output o = answer_of(data + 1, size - 1);
+	struct dc_resolve_child o = answer_of(data + 1, size - 1);
 	if (data[0] & 1) {
-		struct merging m = {.r = r, .stack_of = stack_of, .truncated = truncated, .sample_count = 2};
+		struct merging m = {.r = r, .source = &source, .sample_count = 2};
 
 		merge(&m, &o);
 		merging_cleanup(&m);
@@ -97,7 +107,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	must(dc_resolver_blocks(r, ~0u, look, r) == 0);
 	dc_resolver_totals(r, &totals);
 	must(totals.named <= totals.frame_count);
-	output_cleanup(&o);
+	dc_resolve_child_fini(&o);
 	dc_resolver_free(r);
 	return 0;
 }

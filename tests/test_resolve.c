@@ -19,6 +19,7 @@
 #include "ipc/registers.h"
 #include "persist/stacks/cache.h"
 #include "persist/stacks/resolve_inside.h"
+#include "persist/stacks/sample.h"
 #include "persist/stacks/stacks.h"
 #include "tests/capturemaker.h"
 #include "tests/scenemaker.h"
@@ -129,26 +130,55 @@ static struct dc_resolver *resolver(const struct dc_resolve_options *options)
 	return r;
 }
 
-/* Pointers to the samples in a blob. */
-static uint32_t pointers(const struct blob *b, const struct dc_sample **ret, uint32_t room)
-{
-	uint32_t count = 0;
+#define MANY 64u
 
-	for (size_t at = 0; at < b->size; at += ret[count++]->bytes) {
-		assert_true(count < room);
-		ret[count] = (const void *)(b->bytes + at);
+/* A blob as a source, a few samples a piece. */
+struct pouring {
+	const struct blob *b;
+	size_t at;
+	uint32_t *stack_of;
+	uint8_t *truncated;
+};
+
+static int pour(struct pouring *p, struct dc_sample_source *source, uint8_t *to, size_t *ret_bytes)
+{
+	const size_t begin = p->at;
+	struct dc_sample_parts parts;
+
+	for (unsigned n = 0; n < 5 && p->at < p->b->size; n++, source->count++, p->at += parts.head.bytes) {
+		assert_true(source->count < MANY);
+		assert_int_equal(dc_sample_at(p->b->bytes + p->at, p->b->size - p->at, &parts), 0);
+		source->able += parts.head.reg_count || parts.head.ip_count;
+		p->stack_of[source->count] = p->truncated[source->count] = 0;
 	}
-	return count;
+	assert_true(p->at - begin <= DC_SAMPLES_ROOM);
+	memcpy(to, p->b->bytes + begin, p->at - begin);
+	*ret_bytes = p->at - begin;
+	return p->at > begin;
 }
 
-#define MANY 64u
+static struct pouring pouring;
+static struct dc_sample_source poured;
+
+static int next_piece(void *arg, uint8_t *to, size_t *ret_bytes)
+{
+	return pour(arg, &poured, to, ret_bytes);
+}
+
+static void put_stack(void *arg, uint32_t sample, uint32_t stack, bool truncated)
+{
+	struct pouring *p = arg;
+
+	assert_true(sample < poured.count && stack);
+	p->stack_of[sample] = stack;
+	p->truncated[sample] = truncated;
+}
 
 static void unwind(struct dc_resolver *r, const struct blob *b, uint32_t *stack_of, uint8_t *truncated)
 {
-	const struct dc_sample *samples[MANY];
-	uint32_t count = pointers(b, samples, MANY);
-
-	assert_int_equal(dc_resolver_unwind(r, samples, count, stack_of, truncated), 0);
+	pouring = (struct pouring){.b = b, .stack_of = stack_of, .truncated = truncated};
+	poured = (struct dc_sample_source){.next = next_piece, .put = put_stack, .arg = &pouring};
+	assert_int_equal(dc_resolver_unwind(r, &poured), 0);
 }
 
 static void no_complaint(const struct dc_resolver *r)

@@ -15,7 +15,6 @@
 #include "persist/stacks/cache.h"
 #include "persist/stacks/message.h"
 #include "persist/stacks/resolve_inside.h"
-#include "persist/stacks/sample.h"
 #include "persist/stacks/sandbox.h"
 #include "persist/stacks/stacks.h"
 #include "persist/stacks/symbols.h"
@@ -25,13 +24,11 @@
 #define MEMORY_BYTES (UINT64_C(1) << 30)
 #define CACHE_BYTES (UINT64_C(256) << 20)
 #define PIPE_BYTES (128u << 20) /* of one child */
-#define TABLE_BYTES (56u << 20) /* frames, stacks, names: what readers take (stacks.c) is a little more */
 #define PAYLOAD_BYTES (1u << 20)
 #define NAME_TRIES 64u /* children that name; each that fails leaves out the module it was at */
 #define NAMELESS_MAX 3u /* files that are listed */
 #define NAMED 1u
 #define UNNAMED 2u
-#define FLAGS_KNOWN (DC_FRAME_KERNEL | DC_FRAME_CALL | DC_FRAME_SIGNAL | DC_FRAME_FILE)
 
 int64_t dc_resolve_now_ns(void)
 {
@@ -41,8 +38,7 @@ int64_t dc_resolve_now_ns(void)
 	return t.tv_sec * SECOND_NS + t.tv_nsec;
 }
 
-/* The first thing that went wrong is what people are told. */
-__attribute__((format(printf, 2, 3))) static void complain(struct dc_resolver *r, const char *format, ...)
+void dc_resolve_complain(struct dc_resolver *r, const char *format, ...)
 {
 	va_list args;
 
@@ -51,6 +47,15 @@ __attribute__((format(printf, 2, 3))) static void complain(struct dc_resolver *r
 	va_start(args, format);
 	vsnprintf(r->why, sizeof r->why, format, args);
 	va_end(args);
+}
+
+void dc_resolve_take_why(struct dc_resolver *r, const uint8_t *payload, size_t bytes)
+{
+	char text[160] = "";
+
+	for (size_t i = 0; i < bytes && i < sizeof text - 1; i++)
+		text[i] = payload[i] >= ' ' && payload[i] < 127 ? (char)payload[i] : '?';
+	dc_resolve_complain(r, "%s", text);
 }
 
 /* The vdso as a file, for those who read files: children may not make one. */
@@ -140,261 +145,44 @@ void dc_resolver_free(struct dc_resolver *r)
 
 /* --- a child --- */
 
-struct output { /* of a child */
-	uint8_t *bytes;
-	size_t size;
-	size_t at;
-};
-
-static void output_cleanup(struct output *o)
-{
-	free(o->bytes);
-}
-
-/*
- * Return: 0; 1: the child failed, which has been told; what it sent before is there; -errno of fork and pipe.
- * @where: what it was at when it failed, NULL: not known.
- */
-static int run_child(struct dc_resolver *r, const char *what, int64_t deadline_ns, int (*work)(void *arg, int out_fd), void *arg,
-		     struct output *o, int *ret_error, int *ret_signal)
+int dc_resolve_child_start(struct dc_resolver *r, const char *what, int64_t deadline_ns, int in_fd,
+			   int (*work)(void *arg, int out_fd), void *arg, struct dc_resolve_child *child)
 {
 	const struct dc_sandbox limits = {.time_ns = deadline_ns - dc_resolve_now_ns(),
 					  .memory_bytes = r->options.memory_bytes,
-					  .nice = r->options.nice};
-	int e;
+					  .nice = r->options.nice,
+					  .in_fd = in_fd};
 
-	*ret_signal = 0;
+	*child = (struct dc_resolve_child){.what = what};
 	if (limits.time_ns <= 0) {
-		complain(r, "%s: no time was left", what);
-		*ret_error = -ETIMEDOUT;
+		dc_resolve_complain(r, "%s: no time was left", what);
+		child->error = -ETIMEDOUT;
 		return 1;
 	}
-	e = dc_sandbox_run(&limits, work, arg, PIPE_BYTES, &o->bytes, &o->size, ret_signal);
-	*ret_error = e;
+	child->error = dc_sandbox_start(&limits, work, arg, PIPE_BYTES, &child->sandboxed);
+	return child->error;
+}
+
+int dc_resolve_child_end(struct dc_resolve_child *child)
+{
+	int e = child->error;
+
+	if (child->sandboxed)
+		e = dc_sandbox_end(TAKE(child->sandboxed), &child->bytes, &child->size, &child->signal);
+	child->error = e;
 	return e == -EAGAIN || e == -EMFILE || e == -ENFILE ? e : e < 0;
 }
 
-static const char *error_text(int error, int signal)
+void dc_resolve_child_fini(struct dc_resolve_child *child)
 {
-	if (error == -ETIMEDOUT || (error == -EFAULT && signal == SIGALRM))
+	free(child->bytes);
+}
+
+const char *dc_resolve_child_text(const struct dc_resolve_child *child)
+{
+	if (child->error == -ETIMEDOUT || (child->error == -EFAULT && child->signal == SIGALRM))
 		return "it took too long";
-	return error == -EFAULT ? strsignal(signal) : strerror(-error);
-}
-
-/* --- what the unwinding child sent --- */
-
-struct merging {
-	struct dc_resolver *r;
-	uint32_t *frames; /* of this child's number - 1: ours */
-	uint32_t frame_count;
-	uint32_t frame_room;
-	uint32_t *stacks;
-	uint32_t stack_count;
-	uint32_t stack_room;
-	uint32_t *stack_of; /* what the caller wants */
-	uint8_t *truncated;
-	uint32_t sample_count;
-};
-
-static void merging_cleanup(struct merging *m)
-{
-	free(m->stacks);
-	free(m->frames);
-}
-
-static int append(uint32_t **numbers, uint32_t *count, uint32_t *room, uint32_t number)
-{
-	if (*count == *room) {
-		uint32_t more = *room ? 2 * *room : 1024;
-		uint32_t *grown = realloc(*numbers, more * sizeof *grown);
-
-		if (!grown)
-			return -ENOMEM;
-		*numbers = grown;
-		*room = more;
-	}
-	(*numbers)[(*count)++] = number;
-	return 0;
-}
-
-static bool sane_frame(const struct dc_resolver *r, const struct dc_frame *f)
-{
-	return (f->map == UINT32_MAX || f->map < r->map_count) && f->name == 0 && f->reserved == 0 &&
-	       !(f->flags & ~FLAGS_KNOWN);
-}
-
-static int full(const struct dc_resolver *r)
-{
-	return dc_intern_bytes(&r->frames) + dc_intern_bytes(&r->stacks) > TABLE_BYTES ? -E2BIG : 0;
-}
-
-static int merge_frames(struct merging *m, const uint8_t *payload, size_t bytes)
-{
-	for (size_t at = 0; bytes - at >= sizeof(struct dc_frame); at += sizeof(struct dc_frame)) {
-		struct dc_frame f;
-		uint32_t number;
-		int r;
-
-		memcpy(&f, payload + at, sizeof f);
-		r = sane_frame(m->r, &f) ? full(m->r) : -EBADMSG;
-		if (r == 0)
-			r = dc_intern_put(&m->r->frames, &f, sizeof f, &number);
-		if (r >= 0)
-			r = append(&m->frames, &m->frame_count, &m->frame_room, number);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static int merge_stack(struct merging *m, const uint8_t *at, uint32_t depth)
-{
-	uint32_t numbers[DC_STACKS_DEPTH_MAX], number;
-	int r = full(m->r);
-
-	memcpy(numbers, at, 4 * (size_t)depth);
-	for (uint32_t i = 0; i < depth; i++) {
-		if (numbers[i] == 0 || numbers[i] > m->frame_count)
-			return -EBADMSG;
-		numbers[i] = m->frames[numbers[i] - 1];
-	}
-	if (r == 0)
-		r = dc_intern_put(&m->r->stacks, numbers, 4 * depth, &number);
-	return r < 0 ? r : append(&m->stacks, &m->stack_count, &m->stack_room, number);
-}
-
-static int merge_stacks(struct merging *m, const uint8_t *payload, size_t bytes)
-{
-	uint32_t depth;
-
-	for (size_t at = 0; bytes - at >= 4; at += 4 + 4 * (size_t)depth) {
-		int r;
-
-		memcpy(&depth, payload + at, 4);
-		if (depth == 0 || depth > DC_STACKS_DEPTH_MAX || depth > (bytes - at - 4) / 4)
-			return -EBADMSG;
-		r = merge_stack(m, payload + at + 4, depth);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-static void count_used(struct dc_resolver *r, uint32_t used)
-{
-	const size_t step = ((size_t)used + DC_USED_STEP - 1) / DC_USED_STEP;
-
-	if (used != UINT32_MAX)
-		r->used[step < DC_USED_STEPS ? step : DC_USED_STEPS - 1]++;
-}
-
-static int merge_samples(struct merging *m, const uint8_t *payload, size_t bytes)
-{
-	if (bytes != m->sample_count * sizeof(struct dc_message_sample))
-		return -EBADMSG;
-	for (uint32_t i = 0; i < m->sample_count; i++) {
-		struct dc_message_sample s;
-
-		memcpy(&s, payload + i * sizeof s, sizeof s);
-		if (s.stack > m->stack_count)
-			return -EBADMSG;
-		if (!s.stack)
-			continue;
-		m->stack_of[i] = m->stacks[s.stack - 1];
-		m->truncated[i] = s.truncated != 0;
-		m->r->unwound++;
-		m->r->to_root += !s.truncated;
-		count_used(m->r, s.stack_used);
-	}
-	return 0;
-}
-
-static void take_why(struct dc_resolver *r, const uint8_t *payload, size_t bytes)
-{
-	char text[160] = "";
-
-	for (size_t i = 0; i < bytes && i < sizeof text - 1; i++)
-		text[i] = payload[i] >= ' ' && payload[i] < 127 ? (char)payload[i] : '?';
-	complain(r, "%s", text);
-}
-
-static int merge(struct merging *m, struct output *o)
-{
-	struct dc_message head;
-	const uint8_t *payload;
-	int r = 0;
-
-	while (r == 0 && dc_message_next(o->bytes, o->size, &o->at, &head, &payload)) {
-		if (head.type == DC_MESSAGE_FRAMES)
-			r = merge_frames(m, payload, head.bytes);
-		else if (head.type == DC_MESSAGE_STACKS)
-			r = merge_stacks(m, payload, head.bytes);
-		else if (head.type == DC_MESSAGE_SAMPLES)
-			r = merge_samples(m, payload, head.bytes);
-		else if (head.type == DC_MESSAGE_WHY)
-			take_why(m->r, payload, head.bytes);
-	}
-	return r;
-}
-
-static int unwind(struct dc_resolver *r, struct dc_unwind_job *job, struct merging *m)
-{
-	CLEANUP(output) struct output o = {0};
-	const int64_t before = dc_resolve_now_ns(), end = r->start_ns + r->options.time_ns / 10 * 6;
-	int error, signal, failed, e;
-
-	job->resolver = r;
-	job->deadline_ns = before + (end - before) / 10 * 9; /* so that what it has gets through before it is killed */
-	failed = run_child(r, "unwinding", end, dc_resolve_unwind_work, job, &o, &error, &signal);
-	if (failed < 0)
-		return failed;
-	if (failed)
-		complain(r, "unwinding: %s", error_text(error, signal));
-	e = merge(m, &o);
-	r->unwind_ns += dc_resolve_now_ns() - before;
-	if (e == -EBADMSG || e == -E2BIG)
-		complain(r, e == -E2BIG ? "unwinding: more stacks than a capture takes" : "unwinding: the answer makes no sense");
-	return e == -ENOMEM ? e : 0;
-}
-
-int dc_resolver_unwind_from(struct dc_resolver *r, const struct dc_sample_source *source, uint32_t *ret_stack_of,
-			    uint8_t *ret_truncated)
-{
-	CLEANUP(merging) struct merging m = {
-		.r = r, .stack_of = ret_stack_of, .truncated = ret_truncated, .sample_count = source->count};
-	struct dc_unwind_job job = {.source = source};
-
-	memset(ret_stack_of, 0, source->count * sizeof *ret_stack_of);
-	memset(ret_truncated, 0, source->count);
-	r->samples += source->able;
-	return source->able ? unwind(r, &job, &m) : 0;
-}
-
-static int next_of(void *arg, struct dc_sample_parts *ret_parts)
-{
-	const struct dc_sample *const **next = arg;
-	const struct dc_sample *s = *(*next)++;
-
-	return dc_sample_at(s, s->bytes, ret_parts);
-}
-
-int dc_resolver_unwind(struct dc_resolver *r, const struct dc_sample *const *samples, uint32_t count,
-		       uint32_t *ret_stack_of, uint8_t *ret_truncated)
-{
-	const struct dc_sample *const *next = samples;
-	struct dc_sample_source source = {.next = next_of, .arg = &next, .count = count};
-
-	for (uint32_t i = 0; i < count; i++)
-		source.able += samples[i]->reg_count || samples[i]->ip_count;
-	return dc_resolver_unwind_from(r, &source, ret_stack_of, ret_truncated);
-}
-
-int dc_resolver_addresses(struct dc_resolver *r, const uint64_t *addresses, uint32_t count)
-{
-	CLEANUP(merging) struct merging m = {.r = r};
-	struct dc_unwind_job job = {.addresses = addresses, .address_count = count};
-
-	return count ? unwind(r, &job, &m) : 0;
+	return child->error == -EFAULT ? strsignal(child->signal) : strerror(-child->error);
 }
 
 int dc_resolver_frame(struct dc_resolver *r, const struct dc_frame *frame, uint32_t *ret_number)
@@ -403,7 +191,7 @@ int dc_resolver_frame(struct dc_resolver *r, const struct dc_frame *frame, uint3
 	int e;
 
 	f.name = 0;
-	f.flags &= FLAGS_KNOWN;
+	f.flags &= DC_FRAME_FLAGS_KNOWN;
 	f.map = f.map < r->map_count ? f.map : UINT32_MAX;
 	f.reserved = 0;
 	e = dc_intern_put(&r->frames, &f, sizeof f, ret_number);
@@ -478,7 +266,7 @@ static int take_names(struct naming_run *run, const uint8_t *payload, size_t byt
 {
 	int e = judge_names(run, payload, bytes);
 
-	if (e == 0 && run->r->name_bytes + bytes > TABLE_BYTES)
+	if (e == 0 && run->r->name_bytes + bytes > DC_RESOLVE_TABLE_BYTES)
 		e = -E2BIG;
 	return e < 0 ? e : keep_names(run, payload, bytes);
 }
@@ -590,7 +378,7 @@ static int take_answers(struct naming_run *run, const uint8_t *payload, size_t b
 	return 0;
 }
 
-static int take_naming(struct naming_run *run, struct output *o)
+static int take_naming(struct naming_run *run, struct dc_resolve_child *o)
 {
 	struct dc_message head;
 	const uint8_t *payload;
@@ -604,7 +392,7 @@ static int take_naming(struct naming_run *run, struct output *o)
 		else if (head.type == DC_MESSAGE_NAMED)
 			r = take_answers(run, payload, head.bytes);
 		else if (head.type == DC_MESSAGE_WHY)
-			take_why(run->r, payload, head.bytes);
+			dc_resolve_take_why(run->r, payload, head.bytes);
 	}
 	return r;
 }
@@ -627,25 +415,27 @@ static uint32_t list_unnamed(const struct dc_resolver *r, uint32_t *numbers)
 /* Return: 1: there may be more to name. */
 static int name_once(struct dc_resolver *r, uint32_t *numbers, uint32_t count)
 {
-	CLEANUP(output) struct output o = {0};
+	CLEANUP(dc_resolve_child) struct dc_resolve_child child = {0};
 	const int64_t before = dc_resolve_now_ns(), end = r->start_ns + r->options.time_ns;
 	struct dc_name_job job = {.resolver = r, .frames = numbers, .count = count, .deadline_ns = before + (end - before) / 10 * 9};
 	struct naming_run run = {.r = r, .base = r->name_count, .map = UINT32_MAX};
-	int error, signal, failed = run_child(r, "naming", end, dc_resolve_name_work, &job, &o, &error, &signal), e;
+	int failed, e;
 
+	dc_resolve_child_start(r, "naming", end, 0, dc_resolve_name_work, &job, &child);
+	failed = dc_resolve_child_end(&child);
 	if (failed < 0)
 		return failed;
-	e = take_naming(&run, &o);
+	e = take_naming(&run, &child);
 	if (failed)
-		complain(r, "naming: %s%s%s", error_text(error, signal), run.map == UINT32_MAX ? "" : " at ",
+		dc_resolve_complain(r, "naming: %s%s%s", dc_resolve_child_text(&child), run.map == UINT32_MAX ? "" : " at ",
 			 run.map == UINT32_MAX ? "" : r->paths[run.map]);
 	if (failed && run.map != UINT32_MAX)
 		r->tried[run.map] = 1;
 	if (e == -EBADMSG || e == -E2BIG)
-		complain(r, e == -E2BIG ? "naming: more names than a capture takes" : "naming: the answer makes no sense");
+		dc_resolve_complain(r, e == -E2BIG ? "naming: more names than a capture takes" : "naming: the answer makes no sense");
 	if (e == -ENOMEM)
 		return e;
-	return failed && e == 0 && error != -ETIMEDOUT && run.map != UINT32_MAX;
+	return failed && e == 0 && child.error != -ETIMEDOUT && run.map != UINT32_MAX;
 }
 
 int dc_resolver_name(struct dc_resolver *r, uint32_t first)

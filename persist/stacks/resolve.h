@@ -3,7 +3,7 @@
  * All samples of one process: unwound, named. The parent's side of the sandboxed children (sandbox.h).
  *
  *     dc_resolver_new(maps, paths, count, options, &r)
- *     dc_resolver_unwind(r, samples, n, stack_of, truncated)  batch by batch, in the order of time
+ *     dc_resolver_unwind(r, source)                           batch by batch
  *     dc_resolver_addresses(r, addresses, n)                  further frames: return addresses of DC_STACK() events
  *     dc_resolver_name(r)                                     once, at the end
  *     dc_resolver_blocks(r, each, arg)                        STACKS, FRAMES and NAMES, ready to be written
@@ -55,26 +55,26 @@ int dc_resolver_new(const struct dc_map_entry *maps, const char *const *paths, u
 void dc_resolver_free(struct dc_resolver *r);
 DC_DEFINE_CLEANUP(dc_resolver, struct dc_resolver *, dc_resolver_free)
 
-/*
- * dc_resolver_unwind() - stacks of samples
- * @samples: each whole (dc_sample_at() took it); those without registers and addresses get none. @ret_stack_of: the number
- * of each one's stack, 0: it stays as it is. @ret_truncated: 1: it did not get to the outermost frame.
- * Return: 0, also when the child failed (see dc_resolver_why()); -ENOMEM; -errno of fork and pipe.
- */
-int dc_resolver_unwind(struct dc_resolver *r, const struct dc_sample *const *samples, uint32_t count,
-		       uint32_t *ret_stack_of, uint8_t *ret_truncated);
+#define DC_SAMPLES_ROOM (DC_BLOCK_PLAIN_MAX + DC_RAW_ALIGN) /* a block's payload and what is read with it */
 
-/* Samples that are fetched by the child which unwinds them, so that their copies of stacks need no memory here. */
+/* Samples, piece by piece: a piece is unwound while the next one is made. */
 struct dc_sample_source {
-	/* The next one, valid until the next call. Called in the child, @count times. Return: 0; -errno: there are no more. */
-	int (*next)(void *arg, struct dc_sample_parts *ret_parts);
+	/* Whole samples (sample.h) into @to, DC_SAMPLES_ROOM bytes, counted below. Return: 1, even if there is none; 0: no more; -errno. */
+	int (*next)(void *arg, uint8_t *to, size_t *ret_bytes);
+	/*
+	 * The stack of the sample number @sample, counted from 0; what stays as it is does not come. @truncated: it did not get
+	 * to the outermost frame.
+	 */
+	void (*put)(void *arg, uint32_t sample, uint32_t stack, bool truncated);
 	void *arg;
-	uint32_t count;
-	uint32_t able; /* how many of them have registers or addresses */
+	uint32_t count; /* of all pieces */
+	uint32_t able; /* how many of them have registers or addresses; the others have no stack */
 };
-/* As dc_resolver_unwind(). */
-int dc_resolver_unwind_from(struct dc_resolver *r, const struct dc_sample_source *source, uint32_t *ret_stack_of,
-			    uint8_t *ret_truncated);
+/*
+ * dc_resolver_unwind() - stacks of the samples of @source, which starts with counts of 0
+ * Return: 0, also when the child failed (see dc_resolver_why()); -ENOMEM; the source's error; -errno of fork and pipe.
+ */
+int dc_resolver_unwind(struct dc_resolver *r, struct dc_sample_source *source);
 /* Frames for return addresses, which readers find by address. Return: as above. */
 int dc_resolver_addresses(struct dc_resolver *r, const uint64_t *addresses, uint32_t count);
 /* A frame of an earlier capture, to be named. *@ret_number: its number here. Return: 0, -ENOMEM. */

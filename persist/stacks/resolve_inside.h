@@ -2,7 +2,8 @@
 /*
  * What a resolver consists of. Shared by its files, of no interest to others:
  *
- *   resolve.c         the parent: runs children, checks what they send, keeps it
+ *   resolve.c         the parent: runs children; names: checks what is sent, keeps it; gives what came of all
+ *   resolve_stacks.c  stacks: gives samples to the child that unwinds, checks what it sends, keeps it
  *   resolve_unwind.c  the work of the child that unwinds
  *   resolve_name.c    the work of the child that names
  *   modules.c         files of mappings, for both
@@ -52,7 +53,42 @@ struct dc_resolver {
 	char why[160];
 };
 
+#define DC_RESOLVE_TABLE_BYTES (56u << 20) /* frames, stacks, names: what readers take (stacks.c) is a little more */
+#define DC_FRAME_FLAGS_KNOWN (DC_FRAME_KERNEL | DC_FRAME_CALL | DC_FRAME_SIGNAL | DC_FRAME_FILE)
+
+/* --- resolve.c --- */
+
 int64_t dc_resolve_now_ns(void);
+
+/* The first thing that went wrong is what people are told. */
+void dc_resolve_complain(struct dc_resolver *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+void dc_resolve_take_why(struct dc_resolver *r, const uint8_t *text, size_t bytes); /* a child's */
+
+struct dc_sandboxed;
+
+/* A child and, when it has ended, what it sent. */
+struct dc_resolve_child {
+	const char *what;
+	struct dc_sandboxed *sandboxed; /* NULL: not at work */
+	int error; /* why it failed */
+	int signal;
+	uint8_t *bytes;
+	size_t size;
+	size_t at; /* to be looked at next */
+};
+/* @in_fd: that it may read, 0: none. Return: 0; else it is not at work, and the end will tell. */
+int dc_resolve_child_start(struct dc_resolver *r, const char *what, int64_t deadline_ns, int in_fd,
+			   int (*work)(void *arg, int out_fd), void *arg, struct dc_resolve_child *child);
+/* Return: 0; 1: it failed, and what it sent before is there; -errno of fork and pipe. */
+int dc_resolve_child_end(struct dc_resolve_child *child);
+void dc_resolve_child_fini(struct dc_resolve_child *child); /* after the end */
+const char *dc_resolve_child_text(const struct dc_resolve_child *child); /* of its error */
+
+static inline void dc_resolve_child_cleanup(struct dc_resolve_child *child)
+{
+	dc_resolve_child_fini(child);
+}
 
 /* --- modules.c --- */
 
@@ -70,9 +106,11 @@ unsigned dc_resolve_cache_id(const struct dc_resolver *r, uint32_t map, const ui
 
 /* --- resolve_unwind.c --- */
 
+struct dc_feed;
+
 struct dc_unwind_job {
 	const struct dc_resolver *resolver;
-	const struct dc_sample_source *source; /* NULL: only addresses */
+	struct dc_feed *feed; /* whole samples; NULL: only addresses */
 	const uint64_t *addresses;
 	uint32_t address_count;
 	int64_t deadline_ns; /* CLOCK_MONOTONIC */

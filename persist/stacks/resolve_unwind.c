@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "persist/stacks/feed.h"
 #include "persist/stacks/message.h"
 #include "persist/stacks/resolve_inside.h"
 #include "persist/stacks/sample.h"
@@ -49,6 +50,8 @@ struct unwinding {
 	uint32_t numbers[DC_STACKS_DEPTH_MAX]; /* frames of the stack at hand */
 	uint32_t depth;
 	struct dc_message_sample *results;
+	uint32_t result_count;
+	uint32_t result_room;
 	uint32_t *found; /* frames of the addresses */
 };
 
@@ -68,11 +71,6 @@ static void unwinding_cleanup(struct unwinding *u)
 	free(u->in_file);
 	free(u->bases);
 	free(u->modules);
-}
-
-static uint32_t sample_count(const struct dc_unwind_job *job)
-{
-	return job->source ? job->source->count : 0;
 }
 
 static bool of_user(const struct dc_map_entry *m)
@@ -288,27 +286,51 @@ static int resolve_sample(struct unwinding *u, const struct dc_sample_parts *p, 
 	return r < 0 ? r : 0;
 }
 
-static int resolve_samples(struct unwinding *u, char *why, size_t room)
+static struct dc_message_sample *next_result(struct unwinding *u)
 {
-	const struct dc_sample_source *source = u->job->source;
+	if (u->result_count == u->result_room) {
+		const uint32_t room = u->result_room ? 2 * u->result_room : 4096;
+		struct dc_message_sample *results = realloc(u->results, room * sizeof *results);
 
-	for (uint32_t i = 0; i < sample_count(u->job); i++) {
-		struct dc_sample_parts p;
-		int r = source->next(source->arg, &p);
+		if (!results)
+			return NULL;
+		u->results = results;
+		u->result_room = room;
+	}
+	u->results[u->result_count] = (struct dc_message_sample){0};
+	return &u->results[u->result_count++];
+}
 
-		if (r < 0) {
-			snprintf(why, room, "unwinding: after %u of %u samples: %s", i, source->count, strerror(-r));
-			return 0;
-		}
-		r = resolve_sample(u, &p, &u->results[i]);
+/* Return: 0, 1: the time is over, -ENOMEM, -EBADMSG. */
+static int resolve_piece(struct unwinding *u, const uint8_t *bytes, size_t size)
+{
+	struct dc_sample_parts p;
+
+	for (size_t at = 0; at < size; at += p.head.bytes) {
+		int r = dc_sample_at(bytes + at, size - at, &p);
+		struct dc_message_sample *result = r < 0 ? NULL : next_result(u);
+
+		if (r == 0)
+			r = result ? resolve_sample(u, &p, result) : -ENOMEM;
 		if (r < 0)
 			return r;
-		if (i % LOOK_AT_CLOCK == 0 && dc_resolve_now_ns() >= u->job->deadline_ns) {
-			snprintf(why, room, "unwinding: the time was over after %u of %u samples", i, source->count);
-			return 0;
-		}
+		if (u->result_count % LOOK_AT_CLOCK == 0 && dc_resolve_now_ns() >= u->job->deadline_ns)
+			return 1;
 	}
 	return 0;
+}
+
+static int resolve_samples(struct unwinding *u, char *why, size_t room)
+{
+	const uint8_t *bytes;
+	size_t size;
+	int r = 0;
+
+	while (r == 0 && u->job->feed && (r = dc_feed_take(u->job->feed, &bytes, &size)) > 0)
+		r = resolve_piece(u, bytes, size);
+	if (r == 1)
+		snprintf(why, room, "unwinding: the time was over after %u samples", u->result_count);
+	return r < 0 ? r : 0;
 }
 
 static int resolve_addresses(struct unwinding *u)
@@ -360,8 +382,8 @@ static int send_all(const struct unwinding *u, const char *why)
 		r = dc_message_send(u->out_fd, DC_MESSAGE_ADDRESSES, u->found, 4 * (size_t)u->job->address_count);
 	if (r == 0 && why[0])
 		r = dc_message_send(u->out_fd, DC_MESSAGE_WHY, why, strlen(why));
-	if (r == 0)
-		r = dc_message_send(u->out_fd, DC_MESSAGE_SAMPLES, u->results, sample_count(u->job) * sizeof *u->results);
+	if (r == 0 && u->result_count)
+		r = dc_message_send(u->out_fd, DC_MESSAGE_SAMPLES, u->results, u->result_count * sizeof *u->results);
 	return r;
 }
 
@@ -376,9 +398,8 @@ static int allocate(struct unwinding *u)
 	u->list_map = calloc(maps, sizeof *u->list_map);
 	u->order = calloc(maps, sizeof *u->order);
 	u->unwound = calloc(1, sizeof *u->unwound);
-	u->results = calloc((size_t)sample_count(u->job) + 1, sizeof *u->results);
 	u->found = calloc((size_t)u->job->address_count + 1, sizeof *u->found);
-	return u->modules && u->bases && u->in_file && u->list && u->list_map && u->order && u->unwound && u->results && u->found
+	return u->modules && u->bases && u->in_file && u->list && u->list_map && u->order && u->unwound && u->found
 		       ? 0
 		       : -ENOMEM;
 }

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The parent of the child that unwinds. It reads samples, which are what is asked for, and hands them on piece by piece
+ * (feed.h); frames and stacks come back when the child has had all of them.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "persist/stacks/feed.h"
+#include "persist/stacks/message.h"
+#include "persist/stacks/resolve_inside.h"
+#include "persist/stacks/sandbox.h"
+#include "persist/stacks/stacks.h"
+
+/* --- what the child sent --- */
+
+struct merging {
+	struct dc_resolver *r;
+	uint32_t *frames; /* of this child's number - 1: ours */
+	uint32_t frame_count;
+	uint32_t frame_room;
+	uint32_t *stacks;
+	uint32_t stack_count;
+	uint32_t stack_room;
+	const struct dc_sample_source *source; /* NULL: of addresses */
+	uint32_t first; /* sample that the child got first */
+	uint32_t sample_count; /* that it got */
+};
+
+static void merging_cleanup(struct merging *m)
+{
+	free(m->stacks);
+	free(m->frames);
+}
+
+static int append(uint32_t **numbers, uint32_t *count, uint32_t *room, uint32_t number)
+{
+	if (*count == *room) {
+		uint32_t more = *room ? 2 * *room : 1024;
+		uint32_t *grown = realloc(*numbers, more * sizeof *grown);
+
+		if (!grown)
+			return -ENOMEM;
+		*numbers = grown;
+		*room = more;
+	}
+	(*numbers)[(*count)++] = number;
+	return 0;
+}
+
+static bool sane_frame(const struct dc_resolver *r, const struct dc_frame *f)
+{
+	return (f->map == UINT32_MAX || f->map < r->map_count) && f->name == 0 && f->reserved == 0 &&
+	       !(f->flags & ~DC_FRAME_FLAGS_KNOWN);
+}
+
+static int full(const struct dc_resolver *r)
+{
+	return dc_intern_bytes(&r->frames) + dc_intern_bytes(&r->stacks) > DC_RESOLVE_TABLE_BYTES ? -E2BIG : 0;
+}
+
+static int merge_frames(struct merging *m, const uint8_t *payload, size_t bytes)
+{
+	for (size_t at = 0; bytes - at >= sizeof(struct dc_frame); at += sizeof(struct dc_frame)) {
+		struct dc_frame f;
+		uint32_t number;
+		int r;
+
+		memcpy(&f, payload + at, sizeof f);
+		r = sane_frame(m->r, &f) ? full(m->r) : -EBADMSG;
+		if (r == 0)
+			r = dc_intern_put(&m->r->frames, &f, sizeof f, &number);
+		if (r >= 0)
+			r = append(&m->frames, &m->frame_count, &m->frame_room, number);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int merge_stack(struct merging *m, const uint8_t *at, uint32_t depth)
+{
+	uint32_t numbers[DC_STACKS_DEPTH_MAX], number;
+	int r = full(m->r);
+
+	memcpy(numbers, at, 4 * (size_t)depth);
+	for (uint32_t i = 0; i < depth; i++) {
+		if (numbers[i] == 0 || numbers[i] > m->frame_count)
+			return -EBADMSG;
+		numbers[i] = m->frames[numbers[i] - 1];
+	}
+	if (r == 0)
+		r = dc_intern_put(&m->r->stacks, numbers, 4 * depth, &number);
+	return r < 0 ? r : append(&m->stacks, &m->stack_count, &m->stack_room, number);
+}
+
+static int merge_stacks(struct merging *m, const uint8_t *payload, size_t bytes)
+{
+	uint32_t depth;
+
+	for (size_t at = 0; bytes - at >= 4; at += 4 + 4 * (size_t)depth) {
+		int r;
+
+		memcpy(&depth, payload + at, 4);
+		if (depth == 0 || depth > DC_STACKS_DEPTH_MAX || depth > (bytes - at - 4) / 4)
+			return -EBADMSG;
+		r = merge_stack(m, payload + at + 4, depth);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static void count_used(struct dc_resolver *r, uint32_t used)
+{
+	const size_t step = ((size_t)used + DC_USED_STEP - 1) / DC_USED_STEP;
+
+	if (used != UINT32_MAX)
+		r->used[step < DC_USED_STEPS ? step : DC_USED_STEPS - 1]++;
+}
+
+/* As many as it got to; the others stay as they are. */
+static int merge_samples(struct merging *m, const uint8_t *payload, size_t bytes)
+{
+	const size_t count = bytes / sizeof(struct dc_message_sample);
+
+	if (count > m->sample_count)
+		return -EBADMSG;
+	for (uint32_t i = 0; i < count; i++) {
+		struct dc_message_sample s;
+
+		memcpy(&s, payload + i * sizeof s, sizeof s);
+		if (s.stack > m->stack_count)
+			return -EBADMSG;
+		if (!s.stack)
+			continue;
+		m->source->put(m->source->arg, m->first + i, m->stacks[s.stack - 1], s.truncated != 0);
+		m->r->unwound++;
+		m->r->to_root += !s.truncated;
+		count_used(m->r, s.stack_used);
+	}
+	return 0;
+}
+
+static int merge(struct merging *m, struct dc_resolve_child *o)
+{
+	struct dc_message head;
+	const uint8_t *payload;
+	int r = 0;
+
+	while (r == 0 && dc_message_next(o->bytes, o->size, &o->at, &head, &payload)) {
+		if (head.type == DC_MESSAGE_FRAMES)
+			r = merge_frames(m, payload, head.bytes);
+		else if (head.type == DC_MESSAGE_STACKS)
+			r = merge_stacks(m, payload, head.bytes);
+		else if (head.type == DC_MESSAGE_SAMPLES)
+			r = merge_samples(m, payload, head.bytes);
+		else if (head.type == DC_MESSAGE_WHY)
+			dc_resolve_take_why(m->r, payload, head.bytes);
+	}
+	return r;
+}
+
+static int finish(struct merging *m, struct dc_resolve_child *child)
+{
+	struct dc_resolver *r = m->r;
+	int failed = dc_resolve_child_end(child), e;
+
+	if (failed < 0)
+		return failed;
+	if (failed)
+		dc_resolve_complain(r, "unwinding: %s", dc_resolve_child_text(child));
+	e = merge(m, child);
+	if (e == -EBADMSG || e == -E2BIG)
+		dc_resolve_complain(r, e == -E2BIG ? "unwinding: more stacks than a capture takes" : "unwinding: the answer makes no sense");
+	return e == -ENOMEM ? e : 0;
+}
+
+/* --- what it gets --- */
+
+static void start(struct dc_resolver *r, struct dc_unwind_job *job, struct dc_resolve_child *child)
+{
+	const int64_t now = dc_resolve_now_ns(), end = r->start_ns + r->options.time_ns / 10 * 6;
+
+	job->resolver = r;
+	job->deadline_ns = now + (end - now) / 10 * 9; /* so that what it has gets through before it is killed */
+	dc_resolve_child_start(r, "unwinding", end, job->feed ? dc_feed_fd(job->feed) : 0, dc_resolve_unwind_work, job, child);
+}
+
+/*
+ * All pieces, from the first one on that has something to unwind. The source is asked for all of them whatever becomes of the child:
+ * it is its only way through the samples.
+ */
+static int feed(struct merging *m, struct dc_sample_source *source, struct dc_unwind_job *job, struct dc_resolve_child *child)
+{
+	bool started = false;
+	int r;
+
+	do {
+		const uint32_t before = source->count;
+		size_t bytes = 0;
+
+		r = source->next(source->arg, dc_feed_slot(job->feed), &bytes);
+		if (r == 1 && !started && source->able) {
+			started = true;
+			m->first = before;
+			start(m->r, job, child);
+		}
+		if (r == 1 && bytes && child->sandboxed)
+			dc_feed_give(job->feed, child->sandboxed, bytes);
+	} while (r == 1);
+	m->sample_count = source->count - m->first;
+	if (child->sandboxed && r == 0)
+		dc_feed_give(job->feed, child->sandboxed, 0);
+	else if (child->sandboxed)
+		dc_sandbox_cancel(child->sandboxed);
+	return r;
+}
+
+int dc_resolver_unwind(struct dc_resolver *r, struct dc_sample_source *source)
+{
+	CLEANUP(merging) struct merging m = {.r = r, .source = source};
+	CLEANUP(dc_resolve_child) struct dc_resolve_child child = {0};
+	CLEANUP(dc_feed) struct dc_feed *f = NULL;
+	const int64_t before = dc_resolve_now_ns();
+	struct dc_unwind_job job = {0};
+	int e = dc_feed_new(DC_SAMPLES_ROOM, &f), ended;
+
+	if (e < 0)
+		return e;
+	job.feed = f;
+	e = feed(&m, source, &job, &child);
+	ended = source->able ? finish(&m, &child) : 0;
+	r->samples += source->able;
+	r->unwind_ns += dc_resolve_now_ns() - before;
+	return e < 0 ? e : ended;
+}
+
+int dc_resolver_addresses(struct dc_resolver *r, const uint64_t *addresses, uint32_t count)
+{
+	CLEANUP(merging) struct merging m = {.r = r};
+	CLEANUP(dc_resolve_child) struct dc_resolve_child child = {0};
+	struct dc_unwind_job job = {.addresses = addresses, .address_count = count};
+
+	if (!count)
+		return 0;
+	start(r, &job, &child);
+	return finish(&m, &child);
+}
