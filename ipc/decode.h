@@ -175,6 +175,16 @@ int dc_lane_decode(struct dc_lane_decoder *d, const uint8_t *chunk, size_t bytes
 		   int (*each)(void *arg, const struct dc_event *event), void *arg);
 
 /*
+ * dc_lane_more() - records of the chunk that was fed, from somewhere else than its bytes: what was committed since (tail.c),
+ * what stands in columns (columns_each.c)
+ * @at, @bytes: whole records, which come next in the chunk; must stay until this returns
+ *
+ * Return: as dc_lane_decode().
+ */
+int dc_lane_more(struct dc_lane_decoder *d, const uint8_t *at, size_t bytes,
+		 int (*each)(void *arg, const struct dc_event *event), void *arg);
+
+/*
  * dc_event_format() - text of a DC_KIND_LOG event: its format with its arguments, as printf would have written it at
  * most @size bytes with the NUL. The format is a peer's: it is interpreted here, never handed to printf as it is.
  * Conversions without a fitting argument are written as they stand. Return: the length the whole text would have.

@@ -24,15 +24,6 @@
 __attribute__((noinline)) void dc_lane_keep_name(struct dc_lane_decoder *d, uint32_t depth);
 __attribute__((noinline)) const struct dc_site_info *dc_lane_kept_site(struct dc_lane_decoder *d, uint32_t depth);
 
-/*
- * dc_lane_more() - records of the chunk that was fed, from somewhere else than its bytes
- * @at, @bytes: whole records, which come next in the chunk; must stay until this returns
- *
- * Return: as dc_lane_decode().
- */
-int dc_lane_more(struct dc_lane_decoder *d, const uint8_t *at, size_t bytes,
-		 int (*each)(void *arg, const struct dc_event *event), void *arg);
-
 /* The value of argument @i, an integer, from the number it is stored as. */
 dc_lane_inline uint64_t dc_lane_word(const struct dc_site_info *info, unsigned i, uint64_t w)
 {

@@ -2,7 +2,7 @@
 /*
  * Any bytes as a ring: opened, looked at, copied. The input is a list of pokes {offset:4, length:1, bytes}
  * into a good little ring with some chunks in it, so that most inputs get past the header's checks; one that
- * begins with 0xff is the file as it stands. Held to: no crash and no read outside (the sanitizer), counts
+ * begins with 0xff is the file as it stands; a tail sees good bytes turn into these and back. Held to: no crash and no read outside (the sanitizer), counts
  * clamped, a capture never larger than the ring, every copied chunk inside its block.
  */
 #include <fcntl.h>
@@ -18,6 +18,7 @@
 #include "trigger/crash.h"
 #include "trigger/incident.h"
 #include "trigger/snapshot.h"
+#include "trigger/tail.h"
 
 static struct dc_writer out;
 static uint8_t *good;
@@ -137,6 +138,33 @@ static void copy(struct dc_ring *ring)
 	memory_writer_reset(&out);
 }
 
+static void hear(void *arg, const struct dc_event *event, double weight)
+{
+	must(weight >= 1 && (!event->info || event->info->name) && event->arg_count <= DC_ARG_MAX);
+	(*(uint64_t *)arg)++;
+}
+
+static void lane(void *arg, uint32_t index, const struct dc_ring_lane *entry)
+{
+	(void)arg;
+	must(index < DC_LANE_MAX && memchr(entry->comm, 0, sizeof(entry->comm)));
+}
+
+static void follow(struct dc_ring *ring, int fd, const uint8_t *data, size_t size)
+{
+	static const struct dc_tail_handler handler = {.lane = lane, .event = hear};
+	CLEANUP(dc_tail) struct dc_tail *t = NULL;
+	uint64_t events = 0;
+
+	if (dc_tail_new(ring, &t) < 0)
+		return;
+	must(pwrite(fd, good, good_bytes, 0) == (ssize_t)good_bytes);
+	dc_tail_look(t, INT64_MAX / 8, &handler, &events);
+	poke(fd, data, size);
+	dc_tail_look(t, INT64_MAX / 8, &handler, &events);
+	must(events <= 3 * good_bytes * 64); /* an END_TO closes many, in few bytes */
+}
+
 static char path[64];
 
 static void remove_file(void)
@@ -179,5 +207,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		dc_ring_trigger(ring, look.trigger_seq, &trigger);
 	}
 	copy(ring);
+	follow(ring, fd, data, size);
 	return 0;
 }

@@ -317,6 +317,28 @@ int dc_ring_look(const struct dc_ring *ring, struct dc_ring_look *ret_look)
 	return r;
 }
 
+bool dc_ring_read(const struct dc_ring *ring, void *to, size_t bytes, uint64_t offset)
+{
+	size_t done = 0;
+
+	while (done < bytes) {
+		ssize_t n = pread(ring->fd, (uint8_t *)to + done, bytes - done, (off_t)(offset + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			break;
+		done += (size_t)n;
+	}
+	memset((uint8_t *)to + done, 0, bytes - done);
+	return done == bytes;
+}
+
+bool dc_ring_states(const struct dc_ring *ring, struct dc_chunk_entry *to, uint32_t first, uint32_t count)
+{
+	return dc_ring_read(ring, to, count * sizeof(*to), ring->header.states_off + first * sizeof(*to));
+}
+
 int dc_ring_trigger(const struct dc_ring *ring, uint64_t seq, struct dc_ring_trigger *ret_trigger)
 {
 	const struct dc_ring_header *h = &ring->header;

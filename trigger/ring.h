@@ -83,6 +83,19 @@ DC_DEFINE_CLEANUP(dc_ring, struct dc_ring *, dc_ring_unref)
 /* dc_ring_alive() - Return: 1 while the owner's image lives, 0 when it is gone, -errno. Works across pid namespaces. */
 int dc_ring_alive(const struct dc_ring *ring);
 
+/*
+ * Any range of the file, for who copies chunks (snapshot.c, tail.c): what cannot be read is zero, which commits nothing and
+ * claims nothing. Return: whether all was there; if not, the file was cut by its owner, or by somebody.
+ */
+bool dc_ring_read(const struct dc_ring *ring, void *to, size_t bytes, uint64_t offset);
+/* The same of the dense table: entries @first and following. Within chunk_cap. */
+bool dc_ring_states(const struct dc_ring *ring, struct dc_chunk_entry *to, uint32_t first, uint32_t count);
+/* Whether what was committed at @before is still what it was at @later: the reader's rule of ipc/ring.h. */
+static inline bool dc_ring_state_kept(uint64_t before, uint64_t later)
+{
+	return dc_state_generation(before) == dc_state_generation(later) && dc_state_bytes(before) <= dc_state_bytes(later);
+}
+
 /* What changes, as of one pread. Hints: any value may come from a hostile guest. */
 struct dc_ring_look {
 	uint32_t flags;

@@ -94,31 +94,20 @@ void dc_snapshot_free(struct dc_snapshot *s)
 	free(s);
 }
 
-/* Reads until @bytes or the end of the file; what is missing is zero, which commits nothing and claims nothing. */
 static void read_ring(struct dc_snapshot *s, void *to, size_t bytes, uint64_t offset)
 {
-	size_t done = 0;
 	uint64_t began = now_ns();
 
-	while (done < bytes) {
-		ssize_t n = pread(s->ring->fd, (uint8_t *)to + done, bytes - done, (off_t)(offset + done));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			break;
-		done += (size_t)n;
-	}
-	if (done < bytes) {
-		memset((uint8_t *)to + done, 0, bytes - done);
-		s->totals.truncated = true;
-	}
+	s->totals.truncated |= !dc_ring_read(s->ring, to, bytes, offset);
 	s->totals.copy_ns += now_ns() - began;
 }
 
 static void read_entries(struct dc_snapshot *s, struct dc_chunk_entry *to, uint32_t first, uint32_t count)
 {
-	read_ring(s, to, count * sizeof(*to), s->ring->header.states_off + first * sizeof(*to));
+	uint64_t began = now_ns();
+
+	s->totals.truncated |= !dc_ring_states(s->ring, to, first, count);
+	s->totals.copy_ns += now_ns() - began;
 }
 
 /*
@@ -339,11 +328,10 @@ static void count_chunk(struct dc_snapshot *s, const struct planned *p, struct d
  * say nothing. */
 static bool keep_chunk(struct dc_snapshot *s, struct planned *p, uint8_t *chunk, uint32_t room)
 {
-	const uint64_t later = s->entries[p->index].state;
 	const uint32_t bytes = dc_state_bytes(p->state);
 	struct dc_chunk_header h;
 
-	if (dc_state_generation(later) != dc_state_generation(p->state) || dc_state_bytes(later) < bytes) {
+	if (!dc_ring_state_kept(p->state, s->entries[p->index].state)) {
 		s->totals.discarded_chunks++;
 		return false;
 	}
