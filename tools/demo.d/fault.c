@@ -129,7 +129,7 @@ static void leave_children(void)
 
 static void follow_null(void)
 {
-	int *volatile nothing = NULL;
+	volatile int *volatile nothing = NULL;
 	*nothing = 1;
 }
 
