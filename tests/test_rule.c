@@ -68,6 +68,9 @@ static const char *const sentences[][2] = {
 	{"rss grows > 100MiB/min", "when its resident memory grows by more than 100 MiB a minute over 1 min"},
 	{"rss grows >= 1MiB/s over 30s", "when its resident memory grows by at least 1 MiB a second over 30 s"},
 	{"fds > 900", "when it has more than 900 descriptors open"},
+	{"fds > 90% of limit", "when it has more than 90 % of the allowed descriptors open"},
+	{"threads >= 80% of limit", "when it has at least 80 % of the allowed threads"},
+	{"rss > 90% of limit", "when its resident memory is above 90 % of what its cgroup may have"},
 	{"threads > 500", "when it has more than 500 threads"},
 	{"major-faults rate > 100/s", "when it reads pages from disk (major faults) more than 100 times a second over 1 s"},
 	{"throttled > 20% over 10s", "when its cgroup is throttled in more than 20 % of its periods over 10 s"},
@@ -338,7 +341,7 @@ static void test_default(void **state)
 
 	(void)state;
 	assert_int_equal(dc_rules_default(&rules), 0);
-	assert_int_equal(rules.count, 4);
+	assert_int_equal(rules.count, 7);
 	assert_string_equal(rules.rules[0].name, "default.exit-signal");
 	for (unsigned i = 0; i < rules.count; i++)
 		assert_true(rules.rules[i].quiet && rules.rules[i].capture && strncmp(rules.rules[i].name, "default.", 8) == 0);

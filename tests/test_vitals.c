@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -122,7 +123,7 @@ static struct dc_vitals look(struct child *c, uint32_t wants)
 	assert_int_equal(dc_vitals_read(c->source, wants, 42, &v), 0);
 	assert_int_equal(v.at_ns, 42);
 	assert_int_equal(v.known & wants & ~(DC_VITALS_CGROUP | DC_VITALS_PSI),
-			 wants & 255u & ~(DC_VITALS_CGROUP | DC_VITALS_PSI));
+			 wants & 511u & ~(DC_VITALS_CGROUP | DC_VITALS_PSI));
 	return v;
 }
 
@@ -232,6 +233,21 @@ static void test_gone(void **state)
 	child_end(&c);
 }
 
+static void test_limits(void **state)
+{
+	/* What a process may have is what it was given. */
+	const struct rlimit files = {.rlim_cur = 77, .rlim_max = 100};
+	struct child c = child_start(NULL);
+	struct dc_vitals v;
+
+	(void)state;
+	assert_int_equal(prlimit(c.pid, RLIMIT_NOFILE, &files, NULL), 0);
+	v = look(&c, DC_VITALS_LIMITS);
+	assert_true(v.known & DC_VITALS_LIMITS);
+	assert_int_equal(v.fds_limit, 77);
+	child_end(&c);
+}
+
 /* --- a fake cgroup file system --- */
 
 static char fake[] = "/tmp/dcvitals.XXXXXX";
@@ -313,13 +329,17 @@ static void test_cgroup_v2(void **state)
 		skip();
 	put(fake, "cgroup.procs", "");
 	put(dir, "cpu.stat", "usage_usec 5\nnr_periods 100\nnr_throttled 7\nthrottled_usec 9\n");
+	put(dir, "memory.max", "268435456\n");
+	put(dir, "pids.max", "5\n");
 	put(dir, "memory.events", "low 0\nhigh 4\nmax 5\noom 2\noom_kill 1\noom_group_kill 0\n");
 	put(dir, "cpu.pressure", "some avg10=1.00 avg60=0.00 avg300=0.00 total=11\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=1\n");
 	put(dir, "memory.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=22\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=2\n");
 	put(dir, "io.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=33\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=3\n");
 	struct child c = child_start(fake);
 	v = look(&c, ALL);
-	assert_int_equal(v.known, 255);
+	assert_int_equal(v.known, 511);
+	assert_int_equal(v.rss_limit_bytes, 256 << 20);
+	assert_int_equal(v.threads_limit, 5);
 	assert_int_equal(v.cgroup_periods, 100);
 	assert_int_equal(v.cgroup_throttled, 7);
 	assert_int_equal(v.cgroup_oom, 3);
@@ -418,6 +438,7 @@ int main(void)
 		cmocka_unit_test(test_what_it_does),
 		cmocka_unit_test(test_states),
 		cmocka_unit_test(test_d_state),
+		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_gone),
 		cmocka_unit_test_setup_teardown(test_cgroup_v2, fake_make, fake_remove),
 		cmocka_unit_test_setup_teardown(test_cgroup_v1, fake_make, fake_remove),

@@ -17,6 +17,7 @@ struct dc_cgroup {
 	char v2[PATH_MAX / 2];     /* directories; empty: it has none */
 	char cpu[PATH_MAX / 2];    /* ... of v1 */
 	char memory[PATH_MAX / 2]; /* ... of v1 */
+	char pids[PATH_MAX / 2];   /* ... of v1 */
 	int throttling_fd, oom_fd, pressure_fd[3];
 };
 
@@ -92,6 +93,8 @@ static void parse_line(struct dc_cgroup *g, const char *root, char *line)
 		place(g->cpu, root, controllers, path);
 	else if (has_controller(controllers, "memory"))
 		place(g->memory, root, controllers, path);
+	else if (has_controller(controllers, "pids"))
+		place(g->pids, root, controllers, path);
 }
 
 static int read_groups(int proc_fd, char text[static TEXT_BYTES])
@@ -214,6 +217,35 @@ int dc_cgroup_oom(struct dc_cgroup *g, uint64_t *ret_count)
 	number_of(text, "oom", &oom); /* of v2 only */
 	*ret_count = oom + kills;
 	return 0;
+}
+
+/* The least of @file in @dir and the directories above it that have one. "max", and what v1 says instead, is none. */
+static void least_of(const char *dir, const char *file, uint64_t *least)
+{
+	const uint64_t v1_none = UINT64_C(1) << 62;
+	char at[PATH_MAX / 2], text[TEXT_BYTES], *cut;
+
+	strcpy(at, dir);
+	for (unsigned levels = 0; *at && levels < 16; levels++) {
+		CLEANUP(close_fd) int fd = open_in(at, file);
+		const uint64_t n = fd >= 0 && read_at(fd, text) == 0 ? strtoull(text, NULL, 10) : 0;
+
+		if (n && n < v1_none && (!*least || n < *least))
+			*least = n;
+		cut = strrchr(at, '/');
+		if (!cut || fd < 0)
+			break;
+		*cut = '\0';
+	}
+}
+
+void dc_cgroup_limits(const struct dc_cgroup *g, uint64_t *ret_memory_bytes, uint64_t *ret_pids)
+{
+	*ret_memory_bytes = *ret_pids = 0;
+	least_of(g->v2, "memory.max", ret_memory_bytes);
+	least_of(g->memory, "memory.limit_in_bytes", ret_memory_bytes);
+	least_of(g->v2, "pids.max", ret_pids);
+	least_of(g->pids, "pids.max", ret_pids);
 }
 
 /* "some avg10=0.00 avg60=0.00 avg300=0.00 total=42" */

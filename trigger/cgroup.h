@@ -28,5 +28,7 @@ DC_DEFINE_CLEANUP(dc_cgroup, struct dc_cgroup *, dc_cgroup_close)
 int dc_cgroup_throttling(struct dc_cgroup *g, uint64_t *ret_periods, uint64_t *ret_throttled);
 /* OOM, and kills by it. */
 int dc_cgroup_oom(struct dc_cgroup *g, uint64_t *ret_count);
+/* What it may have at most, itself or the groups it lies in; 0: no bound. Read anew each time: bounds are moved. */
+void dc_cgroup_limits(const struct dc_cgroup *g, uint64_t *ret_memory_bytes, uint64_t *ret_pids);
 /* Of the group where it has pressure of its own, else of the host. [cpu, memory, io][some, full], µs in all. */
 int dc_cgroup_pressure(struct dc_cgroup *g, uint64_t ret_us[3][2]);

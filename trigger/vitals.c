@@ -14,8 +14,10 @@
 
 #include "ipc/cleanup.h"
 #include "trigger/cgroup.h"
+#include "trigger/proc.h"
 
 #define STAT_BYTES 1024u
+#define LIMITS_BYTES 2048u
 #define DIRENTS_BYTES 4096u
 #define FDS_MAX (1u << 16) /* counted one by one; where the kernel tells their number there is no bound */
 #define TASKS_A_LOOK 32u
@@ -306,6 +308,32 @@ static void take_cgroup(struct dc_vitals_source *s, uint32_t wants, struct dc_vi
 	v->known |= known;
 }
 
+/* "Max open files            1024                 1048576              files"; "unlimited" is 0, no bound. */
+static uint32_t soft_limit(const char *text, const char *name)
+{
+	const char *line = strstr(text, name);
+	const uint64_t n = line ? strtoull(line + strlen(name), NULL, 10) : 0;
+
+	return n < UINT32_MAX ? (uint32_t)n : 0;
+}
+
+static void take_limits(struct dc_vitals_source *s, struct dc_vitals *v)
+{
+	char text[LIMITS_BYTES];
+	uint64_t pids = 0;
+
+	follow_cgroup(s);
+	if (dc_proc_read(s->pid, "limits", text, sizeof(text)) < 0)
+		return;
+	v->fds_limit = soft_limit(text, "Max open files");
+	v->threads_limit = soft_limit(text, "Max processes");
+	if (s->cgroup)
+		dc_cgroup_limits(s->cgroup, &v->rss_limit_bytes, &pids);
+	if (pids && pids < UINT32_MAX && (!v->threads_limit || pids < v->threads_limit))
+		v->threads_limit = (uint32_t)pids;
+	v->known |= DC_VITALS_LIMITS;
+}
+
 int dc_vitals_read(struct dc_vitals_source *s, uint32_t wants, int64_t now_ns, struct dc_vitals *ret_vitals)
 {
 	struct dc_vitals v = {.at_ns = now_ns};
@@ -322,6 +350,8 @@ int dc_vitals_read(struct dc_vitals_source *s, uint32_t wants, int64_t now_ns, s
 	take_stat(&f, &v);
 	if (wants & DC_VITALS_FDS)
 		take_fds(s, &v);
+	if (wants & DC_VITALS_LIMITS)
+		take_limits(s, &v);
 	if (wants & DC_VITALS_STATE)
 		take_state(s, &v);
 	if (wants & (DC_VITALS_CGROUP | DC_VITALS_PSI))

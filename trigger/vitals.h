@@ -14,6 +14,7 @@
 #define DC_VITALS_FAULTS 16u
 #define DC_VITALS_CGROUP 32u /* throttling, OOM */
 #define DC_VITALS_PSI 64u /* of its cgroup where it has one of its own, else of the host */
+#define DC_VITALS_LIMITS 256u /* *_limit */
 #define DC_VITALS_STATE 128u /* of the process, and a thread in D: some threads are looked at each time, in turn */
 
 struct dc_vitals {
@@ -23,6 +24,9 @@ struct dc_vitals {
 	uint64_t rss_bytes;
 	uint32_t fds;
 	uint32_t threads;
+	uint64_t rss_limit_bytes; /* of its cgroup, the tightest around it; 0: none, as of the others */
+	uint32_t fds_limit; /* RLIMIT_NOFILE, the soft one */
+	uint32_t threads_limit; /* RLIMIT_NPROC, which counts all of its user's, or pids.max of its cgroup */
 	uint64_t major_faults; /* ever, of reaped children not */
 	uint64_t cgroup_periods; /* cpu.stat nr_periods, nr_throttled */
 	uint64_t cgroup_throttled;

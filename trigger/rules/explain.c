@@ -264,16 +264,20 @@ static void say_outside(struct sentence *s, const struct dc_rule_node *n)
 	case DC_RULE_RSS:
 		say(s, "its resident memory");
 		say_is(s, n->compare);
-		say_bytes(s, n->number);
+		if (n->of_limit)
+			say(s, "%.10g %% of what its cgroup may have", n->number);
+		else
+			say_bytes(s, n->number);
 		break;
 	case DC_RULE_RSS_GROWS:
 		say_growth(s, n);
 		break;
 	case DC_RULE_FDS:
-		say(s, "it has %s %.10g descriptors open", than(n->compare), n->number);
+		say(s, "it has %s %.10g%s descriptors open", than(n->compare), n->number,
+		    n->of_limit ? " % of the allowed" : "");
 		break;
 	case DC_RULE_THREADS:
-		say(s, "it has %s %.10g threads", than(n->compare), n->number);
+		say(s, "it has %s %.10g%s threads", than(n->compare), n->number, n->of_limit ? " % of the allowed" : "");
 		break;
 	case DC_RULE_MAJOR_FAULTS:
 		say(s, "it reads pages from disk (major faults)");

@@ -306,6 +306,27 @@ static int leaf_cpu(struct parser *p, struct dc_rule_node *n)
 	return compare_percent(p, n, CPU_PERCENT_MOST);
 }
 
+/* "90% of limit", where that is said. Return: 1 and it is taken, 0. */
+static int percent_of_limit(struct parser *p, struct dc_rule_node *n)
+{
+	if (p->token.kind != TOKEN_WORD || !strchr(p->token.text, '%'))
+		return 0;
+	TRY(dc_rule_percent(p, 100, &n->number));
+	TRY(dc_rule_demand(p, "of"));
+	TRY(dc_rule_demand(p, "limit"));
+	n->of_limit = true;
+	return 1;
+}
+
+static int compare_to_limit(struct parser *p, struct dc_rule_node *n)
+{
+	int r;
+
+	TRY(dc_rule_comparison(p, &n->compare));
+	r = percent_of_limit(p, n);
+	return r == 0 ? dc_rule_number(p, &n->number) : r < 0 ? r : 0;
+}
+
 static int leaf_rss(struct parser *p, struct dc_rule_node *n)
 {
 	int64_t unit_ns;
@@ -317,8 +338,10 @@ static int leaf_rss(struct parser *p, struct dc_rule_node *n)
 	if (r == 0 && p->token.kind != TOKEN_COMPARE)
 		return dc_rule_expected_word(p, "a comparison or 'grows'", (const char *const[]){"grows", NULL});
 	TRY(dc_rule_comparison(p, &n->compare));
-	if (r == 0)
-		return dc_rule_bytes(p, &n->number);
+	if (r == 0) {
+		r = percent_of_limit(p, n);
+		return r == 0 ? dc_rule_bytes(p, &n->number) : r < 0 ? r : 0;
+	}
 	TRY(dc_rule_bytes_rate(p, &n->number, &unit_ns));
 	return over(p, n, unit_ns > 10 * SECOND_NS ? unit_ns : 10 * SECOND_NS);
 }
@@ -326,13 +349,13 @@ static int leaf_rss(struct parser *p, struct dc_rule_node *n)
 static int leaf_fds(struct parser *p, struct dc_rule_node *n)
 {
 	n->op = DC_RULE_FDS;
-	return compare_number(p, n);
+	return compare_to_limit(p, n);
 }
 
 static int leaf_threads(struct parser *p, struct dc_rule_node *n)
 {
 	n->op = DC_RULE_THREADS;
-	return compare_number(p, n);
+	return compare_to_limit(p, n);
 }
 
 static int leaf_faults(struct parser *p, struct dc_rule_node *n)

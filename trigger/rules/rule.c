@@ -85,6 +85,9 @@ static const struct {
 	{"default.unusual", "span \"" NOT_IDLE "\" unusual and span \"*\" > 100ms", 2, true},
 	{"default.silent-thread", "thread silent", 2, true},
 	{"default.open-unusual", "span \"" NOT_IDLE "\" open unusual", 2, true},
+	{"default.descriptors", "fds > 90% of limit", 2, true},
+	{"default.threads", "threads > 90% of limit", 2, true},
+	{"default.memory", "rss > 90% of limit", 2, true},
 };
 
 static int add_default(struct dc_rules *rules, unsigned i)

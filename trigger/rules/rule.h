@@ -15,11 +15,12 @@
  *                | "counter" NAME compare NUMBER
  *                | "silent" | "thread" "silent" | "stopped" | "D" "state"
  *                | "exit" "signal" | "exit" "code" compare NUMBER | "exec" | "restart" compare NUMBER "in" TIME
- *                | "cpu" compare PERCENT | "rss" compare SIZE | "rss" "grows" compare SIZE "/" UNIT
- *                | "fds" compare NUMBER | "threads" compare NUMBER | "major-faults" "rate" compare RATE [ "over" TIME ]
+ *                | "cpu" compare PERCENT | "rss" compare ( SIZE | limit ) | "rss" "grows" compare SIZE "/" UNIT
+ *                | "fds" compare ( NUMBER | limit ) | "threads" compare ( NUMBER | limit ) | "major-faults" "rate" compare RATE [ "over" TIME ]
  *                | "throttled" compare PERCENT "over" TIME | "memory.events" "oom"
  *                | "psi" ( "cpu" | "memory" | "io" ) ( "some" | "full" ) compare PERCENT [ "over" TIME ]
  *     where      = "where" KEY compare ( STRING | NUMBER ) { "," KEY compare ( STRING | NUMBER ) }
+ *     limit      = PERCENT "of" "limit"
  *     compare    = ">" | ">=" | "<" | "<=" | "==" | "!="
  *
  * NAME and STRING stand in double quotes; a NAME is a pattern of fnmatch(3). TIME is 250ms, 30s, 5m; RATE 1000/s, 3/min;
@@ -96,6 +97,7 @@ struct dc_rule_node {
 	char name[128]; /* SPAN_*, EVENT*, COUNTER: pattern */
 	enum dc_rule_compare compare;
 	double number; /* ns, bytes, per second, percent, or as written */
+	bool of_limit; /* RSS, FDS, THREADS: @number is percent of what the process may have */
 	double percentile; /* 0..100 */
 	int64_t over_ns;
 	uint8_t level; /* enum dc_level */
@@ -170,7 +172,7 @@ void dc_rule_defaults(struct dc_rule *rule);
 
 /*
  * dc_rules_default() - those that ship enabled and need no numbers: death by a signal, unusual spans, a thread that fell
- * silent, a span open far longer than its like
+ * silent, a span open far longer than its like, descriptors, threads or memory close to what the process may have
  * Return: 0, -ENOMEM.
  */
 int dc_rules_default(struct dc_rules *ret_rules);
