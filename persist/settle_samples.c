@@ -466,8 +466,9 @@ static int write_batch(struct settling *s, uint32_t first, uint32_t count, uint6
 	return r;
 }
 
-static int write_samples(struct settling *s)
+static int write_samples(void *arg)
 {
+	struct settling *s = arg;
 	int r = s->count ? sort_moments(s) : 0;
 	uint64_t end = 0;
 
@@ -518,7 +519,7 @@ static int name_and_write(struct settling *s, const struct dc_intern *addresses,
 	int r = dc_resolver_addresses(s->resolver, (const uint64_t *)(const void *)addresses->bytes, addresses->count);
 
 	if (r == 0)
-		r = dc_resolver_name(s->resolver, 1);
+		r = dc_resolver_name(s->resolver, 1, write_samples, s);
 	if (r == 0)
 		r = dc_resolver_blocks(s->resolver, 1u << DC_BLOCK_STACKS | 1u << DC_BLOCK_FRAMES | 1u << DC_BLOCK_NAMES,
 				       write_block, s);
@@ -545,7 +546,5 @@ int dc_settle_samples(struct dc_capture *c, uint32_t process, struct dc_writer *
 		r = -ENOMEM;
 	if (r == 0)
 		r = unwind_all(&s);
-	if (r == 0)
-		r = write_samples(&s);
 	return r < 0 ? r : name_and_write(&s, addresses, result);
 }

@@ -110,7 +110,7 @@ static int ask(struct symbolizing *s, uint32_t process, const struct dc_resolve_
 		return r;
 	count = choose(s, a);
 	if (count > 0)
-		r = dc_resolver_name(a->resolver, dc_stacks_name_count(a->maps.stacks) + 1);
+		r = dc_resolver_name(a->resolver, dc_stacks_name_count(a->maps.stacks) + 1, NULL, NULL);
 	if (count >= 0 && r == 0)
 		count_news(s, a);
 	return count < 0 ? (int)count : r;

@@ -208,7 +208,7 @@ static void test_own_stack(void **state)
 			assert_int_equal(truncated[i], 0);
 		}
 	}
-	assert_int_equal(dc_resolver_name(r, 1), 0);
+	assert_int_equal(dc_resolver_name(r, 1, NULL, NULL), 0);
 	no_complaint(r);
 	assert_int_equal(count_in_stack(r, 1, "self_deep"), 6);
 	assert_int_equal(count_in_stack(r, 2, "self_deep"), 10);
@@ -243,7 +243,7 @@ static void test_addresses(void **state)
 	assert_int_equal(stack_of[0], 1);
 	assert_int_equal(stack_of[1], 0);
 	assert_int_equal(dc_resolver_addresses(r, (uint64_t[]){pc + 8, pc + 4}, 2), 0);
-	assert_int_equal(dc_resolver_name(r, 1), 0);
+	assert_int_equal(dc_resolver_name(r, 1, NULL, NULL), 0);
 	assert_int_equal(dc_resolver_blocks(r, 1u << DC_BLOCK_STACKS | 1u << DC_BLOCK_FRAMES, see, &s), 0);
 	assert_int_equal(s.stacks[0], 5);
 	assert_int_equal(s.heads[1].count, 6); /* pc + 4 is one frame, wherever it came from */
@@ -319,7 +319,7 @@ static void test_another_build(void **state)
 	assert_int_equal(dc_resolver_new(other.entries, other.paths, other.count, &quick, &r), 0);
 	maker_sample(&b, &(struct maker_sample){.kind = DC_SAMPLE_CPU, .ips = &ip, .ip_count = 1});
 	unwind(r, &b, stack_of, truncated);
-	assert_int_equal(dc_resolver_name(r, 1), 0);
+	assert_int_equal(dc_resolver_name(r, 1, NULL, NULL), 0);
 	f = dc_resolver_frame_at(r, 1);
 	assert_int_equal(f.map, self.own);
 	assert_int_equal(f.flags, DC_FRAME_FILE);
@@ -329,7 +329,7 @@ static void test_another_build(void **state)
 
 	r = resolver(&quick);
 	assert_int_equal(dc_resolver_frame(r, &f, &number), 0);
-	assert_int_equal(dc_resolver_name(r, 50), 0);
+	assert_int_equal(dc_resolver_name(r, 50, NULL, NULL), 0);
 	no_complaint(r);
 	f = dc_resolver_frame_at(r, number);
 	assert_int_equal(f.flags, 0);
@@ -355,7 +355,7 @@ static void test_vdso(void **state)
 	for (unsigned i = 0; i < 64; i++)
 		addresses[i] = self.entries[map].start + (self.entries[map].end - self.entries[map].start) / 64 * i + 8;
 	assert_int_equal(dc_resolver_addresses(r, addresses, 64), 0);
-	assert_int_equal(dc_resolver_name(r, 1), 0);
+	assert_int_equal(dc_resolver_name(r, 1, NULL, NULL), 0);
 	for (uint32_t n = 1; n <= 64; n++)
 		named += strstr(name_of(r, n).function, "vdso") != NULL;
 	assert_true(named > 0);
@@ -393,7 +393,7 @@ static void try_trouble(int64_t time_ns, struct dc_resolver **ret_r, uint32_t *r
 	trouble = while_unwinding;
 	unwind(*ret_r, &b, ret_stack, truncated);
 	trouble = while_naming;
-	assert_int_equal(dc_resolver_name(*ret_r, 1), 0);
+	assert_int_equal(dc_resolver_name(*ret_r, 1, NULL, NULL), 0);
 	trouble = FINE;
 	blob_free(&b);
 }
@@ -485,7 +485,7 @@ static void test_cache(void **state)
 		self_sample(&b, 3, DC_SAMPLE_CPU, 7, 1000);
 		unwind(r, &b, &stack, truncated);
 		trouble = i ? REFUSE : FINE;
-		assert_int_equal(dc_resolver_name(r, 1), 0);
+		assert_int_equal(dc_resolver_name(r, 1, NULL, NULL), 0);
 		trouble = FINE;
 		assert_int_equal(count_in_stack(r, stack, "self_deep"), 4);
 		assert_int_equal(count_in_stack(r, stack, "main"), 1);
@@ -555,7 +555,7 @@ static void test_kernel_cache(void **state)
 		assert_int_equal(dc_resolver_new(&map, &path, 1, &options, &r), 0);
 		maker_sample(&b, &(struct maker_sample){.kind = DC_SAMPLE_CPU, .ips = ips, .ip_count = 2});
 		unwind(r, &b, &stack, truncated);
-		assert_int_equal(dc_resolver_name(r, 1), 0);
+		assert_int_equal(dc_resolver_name(r, 1, NULL, NULL), 0);
 		assert_true(is_called(r, 1, name));
 		no_complaint(r);
 		blob_free(&b);

@@ -207,6 +207,12 @@ struct naming_run {
 	uint32_t map; /* it is or was at; ~0: none */
 };
 
+/* What the caller does meanwhile, as long as it has not been done. */
+struct meanwhile {
+	int (*work)(void *arg);
+	void *arg;
+};
+
 static const struct dc_frame *frame_of(const struct dc_resolver *r, uint32_t number)
 {
 	return dc_intern_get(&r->frames, number, NULL);
@@ -412,8 +418,15 @@ static uint32_t list_unnamed(const struct dc_resolver *r, uint32_t *numbers)
 	return count;
 }
 
+static int do_meanwhile(struct meanwhile *m)
+{
+	int (*work)(void *arg) = TAKE(m->work);
+
+	return work ? work(m->arg) : 0;
+}
+
 /* Return: 1: there may be more to name. */
-static int name_once(struct dc_resolver *r, uint32_t *numbers, uint32_t count)
+static int name_once(struct dc_resolver *r, uint32_t *numbers, uint32_t count, struct meanwhile *meanwhile)
 {
 	CLEANUP(dc_resolve_child) struct dc_resolve_child child = {0};
 	const int64_t before = dc_resolve_now_ns(), end = r->start_ns + r->options.time_ns;
@@ -422,9 +435,12 @@ static int name_once(struct dc_resolver *r, uint32_t *numbers, uint32_t count)
 	int failed, e;
 
 	dc_resolve_child_start(r, "naming", end, 0, dc_resolve_name_work, &job, &child);
+	e = do_meanwhile(meanwhile);
+	if (e < 0 && child.sandboxed)
+		dc_sandbox_cancel(child.sandboxed);
 	failed = dc_resolve_child_end(&child);
-	if (failed < 0)
-		return failed;
+	if (e < 0 || failed < 0)
+		return e < 0 ? e : failed;
 	e = take_naming(&run, &child);
 	if (failed)
 		dc_resolve_complain(r, "naming: %s%s%s", dc_resolve_child_text(&child), run.map == UINT32_MAX ? "" : " at ",
@@ -438,11 +454,12 @@ static int name_once(struct dc_resolver *r, uint32_t *numbers, uint32_t count)
 	return failed && e == 0 && child.error != -ETIMEDOUT && run.map != UINT32_MAX;
 }
 
-int dc_resolver_name(struct dc_resolver *r, uint32_t first)
+int dc_resolver_name(struct dc_resolver *r, uint32_t first, int (*work)(void *arg), void *arg)
 {
 	const size_t room = (size_t)r->frames.count + 1;
 	const int64_t before = dc_resolve_now_ns();
 	CLEANUP(free) uint32_t *numbers = calloc(room, sizeof *numbers);
+	struct meanwhile meanwhile = {work, arg};
 	int e = 1;
 
 	r->name_first = first;
@@ -454,8 +471,10 @@ int dc_resolver_name(struct dc_resolver *r, uint32_t first)
 	for (unsigned i = 0; i < NAME_TRIES && e == 1; i++) {
 		uint32_t count = list_unnamed(r, numbers);
 
-		e = count ? name_once(r, numbers, count) : 0;
+		e = count ? name_once(r, numbers, count, &meanwhile) : 0;
 	}
+	if (e >= 0)
+		e = do_meanwhile(&meanwhile);
 	r->name_ns += dc_resolve_now_ns() - before;
 	return e < 0 ? e : 0;
 }

@@ -80,8 +80,12 @@ int dc_resolver_addresses(struct dc_resolver *r, const uint64_t *addresses, uint
 /* A frame of an earlier capture, to be named. *@ret_number: its number here. Return: 0, -ENOMEM. */
 int dc_resolver_frame(struct dc_resolver *r, const struct dc_frame *frame, uint32_t *ret_number);
 
-/* dc_resolver_name() - names of all frames. @first: the number of the first name, 1 in a new capture. Return: as above. */
-int dc_resolver_name(struct dc_resolver *r, uint32_t first);
+/*
+ * dc_resolver_name() - names of all frames
+ * @first: the number of the first name, 1 in a new capture. @meanwhile: what there is to do while a child names, or NULL:
+ * called once, here. Return: as above; @meanwhile's error.
+ */
+int dc_resolver_name(struct dc_resolver *r, uint32_t first, int (*meanwhile)(void *arg), void *arg);
 /* Frame @number, 1 to frame_count, as it is now. */
 struct dc_frame dc_resolver_frame_at(const struct dc_resolver *r, uint32_t number);
 

@@ -22,6 +22,13 @@
 
 #define SEND_BYTES (256u << 10)
 #define LOOK_AT_CLOCK 64u /* samples */
+#define RECENT_FRAMES 4096u /* a power of two */
+
+struct recent { /* a frame that was added */
+	uint64_t address;
+	uint32_t flags;
+	uint32_t number; /* 0: none */
+};
 
 struct placed { /* a mapping in the list */
 	uint32_t map;
@@ -46,6 +53,7 @@ struct unwinding {
 	struct dc_unwinder *unwinder;
 	struct dc_unwound *unwound;
 	struct dc_intern frames;
+	struct recent *recent; /* of the list of now, by their addresses: nearly all frames are among them */
 	struct dc_intern stacks;
 	uint32_t numbers[DC_STACKS_DEPTH_MAX]; /* frames of the stack at hand */
 	uint32_t depth;
@@ -62,6 +70,7 @@ static void unwinding_cleanup(struct unwinding *u)
 	dc_unwinder_free(u->unwinder);
 	dc_intern_fini(&u->stacks);
 	dc_intern_fini(&u->frames);
+	free(u->recent);
 	free(u->found);
 	free(u->results);
 	free(u->unwound);
@@ -180,6 +189,7 @@ static int make_list(struct unwinding *u, int64_t at_ns)
 		varies |= !list_insert(u, u->order[i].map);
 	u->valid_from_ns = varies ? at_ns : INT64_MIN;
 	u->valid_until_ns = varies ? next_change(u, at_ns) : INT64_MAX;
+	memset(u->recent, 0, RECENT_FRAMES * sizeof *u->recent);
 	dc_unwinder_free(u->unwinder);
 	u->unwinder = NULL;
 	return dc_unwinder_new(u->list, u->list_count, &u->unwinder);
@@ -187,7 +197,7 @@ static int make_list(struct unwinding *u, int64_t at_ns)
 
 /* --- frames --- */
 
-static int add_frame(struct unwinding *u, uint64_t address, uint32_t flags, uint32_t *ret_number)
+static int make_frame(struct unwinding *u, uint64_t address, uint32_t flags, uint32_t *ret_number)
 {
 	const uint64_t at = flags & DC_FRAME_CALL ? address - 1 : address; /* a call may be the last of its mapping */
 	struct dc_frame f = {.address = address, .map = UINT32_MAX, .flags = flags};
@@ -207,6 +217,19 @@ static int add_frame(struct unwinding *u, uint64_t address, uint32_t flags, uint
 	}
 	r = dc_intern_put(&u->frames, &f, sizeof f, ret_number);
 	return r < 0 ? r : 0;
+}
+
+static int add_frame(struct unwinding *u, uint64_t address, uint32_t flags, uint32_t *ret_number)
+{
+	struct recent *known = &u->recent[(address ^ address >> 12) % RECENT_FRAMES];
+	int r = 0;
+
+	if (!known->number || known->address != address || known->flags != flags) {
+		r = make_frame(u, address, flags, ret_number);
+		*known = r < 0 ? (struct recent){0} : (struct recent){address, flags, *ret_number};
+	}
+	*ret_number = known->number;
+	return r;
 }
 
 static int push(struct unwinding *u, uint64_t address, uint32_t flags)
@@ -398,8 +421,9 @@ static int allocate(struct unwinding *u)
 	u->list_map = calloc(maps, sizeof *u->list_map);
 	u->order = calloc(maps, sizeof *u->order);
 	u->unwound = calloc(1, sizeof *u->unwound);
+	u->recent = calloc(RECENT_FRAMES, sizeof *u->recent);
 	u->found = calloc((size_t)u->job->address_count + 1, sizeof *u->found);
-	return u->modules && u->bases && u->in_file && u->list && u->list_map && u->order && u->unwound && u->found
+	return u->modules && u->bases && u->in_file && u->list && u->list_map && u->order && u->unwound && u->recent && u->found
 		       ? 0
 		       : -ENOMEM;
 }
