@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: MIT */
+/* What a program recorded: by the tail, and of a span that lasted too long at once by the guest. */
+#include <math.h>
+#include <string.h>
+
+#include "ipc/event.h"
+#include "trigger/rules/evaluate_inside.h"
+
+/* Which conditions of one rule are true at this moment; told together when the next rule's watches begin. */
+struct moments {
+	struct rule_state *of;
+	uint32_t bits;
+	bool turned; /* one that lasts did */
+};
+
+static void moments_tell(struct moments *m, int64_t now_ns)
+{
+	if (m->bits || m->turned)
+		dc_decide(m->of, m->bits, 0, now_ns);
+	*m = (struct moments){0};
+}
+
+static void moments_at(struct moments *m, const struct watch *w, int64_t now_ns)
+{
+	if (m->of == w->of)
+		return;
+	moments_tell(m, now_ns);
+	m->of = w->of;
+}
+
+/* ---- spans ---- */
+
+/* Arguments are known when a span begins; what they decide is kept until it ends. Bit i: of watch i of its name. */
+static uint64_t where_bits(const struct thing *t, const struct dc_event *event)
+{
+	uint64_t bits = 0;
+
+	for (uint32_t i = 0; i < t->watch_count && i < 64; i++) {
+		const struct watch *w = &t->watches[i];
+		const struct dc_rule_node *n = node_of(w->of, w->node);
+
+		if (n->where_count > 0 && dc_where_holds(&w->of->rule->when, n, event))
+			bits |= UINT64_C(1) << i;
+	}
+	return bits;
+}
+
+static void span_began(struct dc_subject *s, struct lane_state *lane, const struct dc_event *event)
+{
+	struct thing *t = dc_thing_of(s, event->site, event->info ? event->info->name : NULL, THING_SPAN);
+	struct open_span *o;
+
+	if (event->depth == 0 || event->depth > STACK_MAX)
+		return;
+	o = &lane->stack[event->depth - 1];
+	if (lane->depth < event->depth - 1) /* those around it were not seen to begin */
+		memset(&lane->stack[lane->depth], 0, (event->depth - 1 - lane->depth) * sizeof(*o));
+	lane->depth = event->depth;
+	*o = (struct open_span){
+		.start_units = event->kind == DC_KIND_OPEN ? event->start_units : event->units,
+		.thing = t,
+		.site = event->site,
+		.where = t && t->watch_count ? where_bits(t, event) : 0,
+	};
+}
+
+/* What the other side told already: the guest and the tail each bring every span that is long enough. */
+static bool was_told(struct dc_subject *s, uint16_t site, uint32_t tid, uint64_t units, bool by_guest)
+{
+	for (unsigned i = 0; i < SEEN_MAX; i++) {
+		struct seen *seen = &s->seen[i];
+
+		if (seen->used || !seen->units || seen->by_guest == by_guest || seen->tid != tid || seen->site != site ||
+		    seen->units + 1 < units || seen->units > units + 1)
+			continue;
+		seen->used = true;
+		return true;
+	}
+	return false;
+}
+
+static void tell(struct dc_subject *s, uint16_t site, uint32_t tid, uint64_t units, bool by_guest)
+{
+	s->seen[s->seen_next++ % SEEN_MAX] = (struct seen){.units = units, .tid = tid, .site = site, .by_guest = by_guest};
+}
+
+struct span {
+	struct thing *thing;
+	uint64_t where;
+	double ns;
+	double weight;
+	uint16_t site;
+	uint32_t tid;
+	bool told; /* by the guest */
+};
+
+/* What one condition makes of a span that ended. Return: whether it is true at this moment. */
+static bool watch_span(struct watch *w, const struct span *span, int64_t now_ns)
+{
+	const struct dc_rule_node *n = node_of(w->of, w->node);
+	double threshold = n->number;
+	bool now = false;
+
+	switch (n->op) {
+	case DC_RULE_SPAN_LASTS:
+		now = dc_rule_compares(n->compare, span->ns, n->number);
+		break;
+	case DC_RULE_SPAN_UNUSUAL:
+		threshold = dc_unusual_threshold(w->unusual);
+		now = dc_unusual_add(w->unusual, span->ns, now_ns);
+		break;
+	case DC_RULE_SPAN_PERCENTILE:
+		if (!span->told)
+			dc_histogram_add(w->histogram, (uint64_t)span->ns, span->weight, now_ns);
+		return false;
+	case DC_RULE_SPAN_RATE:
+		dc_rate_add(w->rate, span->weight, now_ns);
+		return false;
+	default:
+		return false;
+	}
+	now = now && !span->told;
+	if (now)
+		dc_node_moment(&w->of->nodes[w->node], span->ns, threshold, span->thing, span->site, span->tid);
+	return now;
+}
+
+static bool span_tell_all(struct span *span, int64_t now_ns)
+{
+	struct moments m = {0};
+	bool any = false;
+
+	for (uint32_t i = 0; i < span->thing->watch_count; i++) {
+		struct watch *w = &span->thing->watches[i];
+		bool where = node_of(w->of, w->node)->where_count == 0 || (i < 64 && (span->where >> i & 1));
+
+		moments_at(&m, w, now_ns);
+		if (!where || !watch_span(w, span, now_ns))
+			continue;
+		m.bits |= 1u << w->node;
+		any = true;
+	}
+	moments_tell(&m, now_ns);
+	return any;
+}
+
+static void span_ended(struct dc_subject *s, struct lane_state *lane, const struct dc_event *event, double weight, int64_t now_ns)
+{
+	const struct open_span *o = event->depth >= 1 && event->depth <= lane->depth ? &lane->stack[event->depth - 1] : NULL;
+	struct span span = {.weight = weight, .site = event->site, .tid = event->tid};
+	uint64_t units = event->units - event->start_units;
+
+	if (event->depth >= 1 && lane->depth >= event->depth)
+		lane->depth = event->depth - 1;
+	if (event->start_units == UINT64_MAX || event->start_units > event->units || !event->info)
+		return;
+	span.thing = dc_thing_of(s, event->site, event->info->name, THING_SPAN);
+	if (!span.thing)
+		return;
+	span.ns = (double)units * s->ns_per_unit;
+	span.where = o && o->start_units == event->start_units && o->thing == span.thing ? o->where : 0;
+	span.thing->ended++;
+	if (span.ns > span.thing->longest_ns)
+		span.thing->longest_ns = span.ns;
+	if (span.thing->watch_count == 0)
+		return;
+	span.told = was_told(s, event->site, event->tid, units, false);
+	if (span_tell_all(&span, now_ns))
+		tell(s, event->site, event->tid, units, false);
+}
+
+/* Of what the guest told; it is learnt from when the tail brings it. Return: whether it is true at this moment. */
+static bool watch_over(struct watch *w, const struct span *span, bool *turned, int64_t now_ns)
+{
+	const struct dc_rule_node *n = node_of(w->of, w->node);
+	double threshold = n->number;
+
+	switch (n->op) {
+	case DC_RULE_SPAN_LASTS:
+		if (!dc_rule_compares(n->compare, span->ns, threshold))
+			return false;
+		break;
+	case DC_RULE_SPAN_UNUSUAL:
+		threshold = dc_unusual_threshold(w->unusual);
+		if (!(span->ns > threshold))
+			return false;
+		break;
+	case DC_RULE_SPAN_PERCENTILE:
+		dc_histogram_add(w->histogram, (uint64_t)span->ns, 1, now_ns);
+		if (!dc_watch_percentile(w, span->thing, now_ns))
+			return false;
+		w->of->nodes[w->node].tid = span->tid;
+		w->of->nodes[w->node].site = span->site;
+		*turned = true;
+		return false;
+	default:
+		return false;
+	}
+	dc_node_moment(&w->of->nodes[w->node], span->ns, threshold, span->thing, span->site, span->tid);
+	return true;
+}
+
+void dc_evaluate_span_over(struct dc_evaluate *e, struct dc_subject *s, uint16_t site, const char *name, uint64_t units,
+			   uint32_t tid, uint64_t tick, int64_t now_ns)
+{
+	struct span span = {.thing = dc_thing_of(s, site, name, THING_SPAN), .site = site, .tid = tid};
+	struct moments m = {0};
+
+	e->now_ns = now_ns;
+	if (!span.thing || was_told(s, site, tid, units, true))
+		return;
+	tell(s, site, tid, units, true);
+	span.ns = (double)units * s->ns_per_unit;
+	for (uint32_t i = 0; i < span.thing->watch_count; i++) {
+		struct watch *w = &span.thing->watches[i];
+
+		if (node_of(w->of, w->node)->where_count > 0)
+			continue;
+		moments_at(&m, w, now_ns);
+		if (watch_over(w, &span, &m.turned, now_ns))
+			m.bits |= 1u << w->node;
+		if (m.bits >> w->node & 1 || m.turned)
+			w->of->nodes[w->node].tick = tick;
+	}
+	moments_tell(&m, now_ns);
+}
+
+/* ---- events, counters, logs ---- */
+
+static void happened(struct dc_subject *s, const struct dc_event *event, double weight, int64_t now_ns)
+{
+	const bool counts = event->kind == DC_KIND_COUNTER;
+	struct thing *t = event->info ? dc_thing_of(s, event->site, event->info->name, counts ? THING_COUNTER : THING_EVENT) : NULL;
+	struct moments m = {0};
+
+	for (uint32_t i = 0; t && i < t->watch_count; i++) {
+		struct watch *w = &t->watches[i];
+		const struct dc_rule_node *n = node_of(w->of, w->node);
+		const double value = counts && event->arg_count > 0 ? dc_number_of(event, 0) : NAN;
+
+		moments_at(&m, w, now_ns);
+		if (!dc_where_holds(&w->of->rule->when, n, event))
+			continue;
+		if (n->op == DC_RULE_EVENT) {
+			dc_node_moment(&w->of->nodes[w->node], isnan(value) ? 1 : value, 0, t, event->site, event->tid);
+			m.bits |= 1u << w->node;
+		} else if (n->op == DC_RULE_EVENT_RATE) {
+			dc_rate_add(w->rate, weight, now_ns);
+		} else if (n->op == DC_RULE_COUNTER) {
+			m.turned |= dc_watch_set(w, t, dc_rule_compares(n->compare, value, n->number), value, n->number, now_ns);
+		}
+	}
+	moments_tell(&m, now_ns);
+}
+
+static bool is_of_level(const struct dc_rule_node *n, const struct dc_event *event)
+{
+	return event->info && dc_rule_compares(n->level_compare, event->info->level, n->level);
+}
+
+static void logged(struct dc_subject *s, const struct dc_event *event, double weight, int64_t now_ns)
+{
+	for (uint32_t i = 0; i < s->evaluate->rules.count; i++) {
+		struct rule_state *r = s->rules[i];
+		uint32_t bits = 0;
+
+		for (unsigned k = 0; r && k < r->count; k++) {
+			const struct dc_rule_node *n = node_of(r, k);
+
+			if ((n->op != DC_RULE_LOG && n->op != DC_RULE_LOG_RATE) || !is_of_level(n, event))
+				continue;
+			if (r->nodes[k].rate)
+				dc_rate_add(r->nodes[k].rate, weight, now_ns);
+			if (n->op == DC_RULE_LOG) {
+				dc_node_moment(&r->nodes[k], event->info->level, n->level, NULL, event->site, event->tid);
+				bits |= 1u << k;
+			}
+		}
+		if (bits)
+			dc_decide(r, bits, 0, now_ns);
+	}
+}
+
+/* ---- the lane around them ---- */
+
+/* The pause before an event at depth 0, of a thread that may work in beats. */
+static void beat(struct dc_subject *s, struct lane_state *lane, const struct dc_event *event)
+{
+	const bool outside = event->depth == 0 || (event->kind == DC_KIND_BEGIN && event->depth == 1);
+	struct beat *b = &lane->beat;
+	double ns;
+
+	if (outside && b->last_units && event->units > b->last_units) {
+		ns = (double)(event->units - b->last_units) * s->ns_per_unit;
+		if (ns > 1e6) { /* less is a pause within the work */
+			b->count++;
+			b->sum_ns += ns;
+			b->longest_ns = ns > b->longest_ns ? ns : b->longest_ns;
+		}
+	}
+	b->last_units = event->units;
+}
+
+static void lane_restart(struct lane_state *lane, const struct dc_event *event)
+{
+	*lane = (struct lane_state){.tid = event->tid, .serial = event->serial};
+}
+
+void dc_evaluate_event(struct dc_evaluate *e, struct dc_subject *s, const struct dc_event *event, double weight, int64_t now_ns)
+{
+	struct lane_state *lane = dc_lane_of(s, event->lane);
+
+	e->now_ns = now_ns;
+	if (!lane)
+		return;
+	if (lane->tid != event->tid || lane->serial != event->serial || event->kind == DC_KIND_THREAD)
+		lane_restart(lane, event);
+	if (event->kind != DC_KIND_OPEN && event->kind != DC_KIND_THREAD)
+		beat(s, lane, event);
+	switch (event->kind) {
+	case DC_KIND_BEGIN:
+	case DC_KIND_OPEN:
+		span_began(s, lane, event);
+		break;
+	case DC_KIND_END:
+		span_ended(s, lane, event, weight, now_ns);
+		if (event->depth <= 1) /* what the context was of is over */
+			memset(lane->trace_id, 0, sizeof(lane->trace_id));
+		break;
+	case DC_KIND_INSTANT:
+	case DC_KIND_TRIGGER:
+	case DC_KIND_COUNTER:
+		happened(s, event, weight, now_ns);
+		break;
+	case DC_KIND_LOG:
+		if (e->wants_logs)
+			logged(s, event, weight, now_ns);
+		break;
+	case DC_KIND_CONTEXT:
+		memcpy(lane->trace_id, event->context.trace_id, sizeof(lane->trace_id));
+		break;
+	default:
+		break;
+	}
+}
+
+/* ---- what the guest shall compare with ---- */
+
+#define SAYS_NOTHING (-1.0)
+
+/* Least span in ns that could tip it. A percentile: only while few more would, else any long one would call. */
+static double percentile_threshold(const struct watch *w, int64_t now_ns)
+{
+	const struct dc_rule_node *n = node_of(w->of, w->node);
+	const double count = dc_histogram_count(w->histogram, now_ns), beyond = 100 - n->percentile;
+	const bool more = n->compare == DC_RULE_GT || n->compare == DC_RULE_GE;
+
+	if (w->on || !more || count < 1)
+		return INFINITY;
+	/* one more long span is 1 / count of all; half of what is needed is close */
+	return count * beyond < 150 || dc_histogram_percentile(w->histogram, 100 - beyond / 2, now_ns) > n->number ? n->number : INFINITY;
+}
+
+static double watch_threshold(const struct watch *w, int64_t now_ns)
+{
+	const struct dc_rule_node *n = node_of(w->of, w->node);
+
+	if (n->where_count > 0)
+		return INFINITY;
+	switch (n->op) {
+	case DC_RULE_SPAN_LASTS:
+		return n->compare == DC_RULE_GT || n->compare == DC_RULE_GE ? n->number : INFINITY;
+	case DC_RULE_SPAN_UNUSUAL:
+		return dc_unusual_threshold(w->unusual);
+	case DC_RULE_SPAN_PERCENTILE:
+		return percentile_threshold(w, now_ns);
+	default:
+		return SAYS_NOTHING;
+	}
+}
+
+static double either(double a, double b)
+{
+	return a < 0 ? b : b < 0 ? a : fmin(a, b);
+}
+
+/* Of a rule whose watches of @t are those from @first on: `and` needs both, `or` the lesser, the rest is as its part. */
+static double rule_threshold(const struct thing *t, uint32_t first, int64_t now_ns)
+{
+	const struct rule_state *r = t->watches[first].of;
+	double v[DC_RULE_NODES_MAX];
+
+	for (unsigned i = 0; i < r->count; i++) {
+		const struct dc_rule_node *n = node_of(r, i);
+
+		v[i] = SAYS_NOTHING;
+		if (n->op == DC_RULE_AND)
+			v[i] = fmax(v[n->left], v[n->right]);
+		else if (n->op == DC_RULE_OR)
+			v[i] = either(v[n->left], v[n->right]);
+		else if (n->op == DC_RULE_FOR || n->op == DC_RULE_WITHIN)
+			v[i] = isinf(v[n->left]) ? SAYS_NOTHING : v[n->left];
+		else if (first < t->watch_count && t->watches[first].of == r && t->watches[first].node == i)
+			v[i] = watch_threshold(&t->watches[first++], now_ns);
+		else if (n->op == DC_RULE_SPAN_LASTS || n->op == DC_RULE_SPAN_UNUSUAL)
+			v[i] = INFINITY; /* of other names */
+	}
+	return v[r->count - 1];
+}
+
+uint64_t dc_evaluate_threshold(struct dc_evaluate *e, struct dc_subject *s, uint16_t site, const char *name)
+{
+	const struct thing *t = s->ns_per_unit > 0 ? dc_thing_of(s, site, name, THING_SPAN) : NULL;
+	double least = SAYS_NOTHING, units;
+
+	for (uint32_t i = 0; t && i < t->watch_count; i++)
+		if (i == 0 || t->watches[i].of != t->watches[i - 1].of)
+			least = either(least, rule_threshold(t, i, e->now_ns));
+	if (least < 0 || isinf(least))
+		return 0;
+	units = ceil(least / s->ns_per_unit);
+	return units < 1 ? 1 : units < 0x1p62 ? (uint64_t)units : 0;
+}
