@@ -115,7 +115,9 @@ PY
 # From a server: what debuginfod-find prints is used, what it does not find is not, and it does not take for ever.
 "$bin" run --sample 199 --out "$dir/out2" --on-exit -- "$dir/spinner" 11 1 2>/dev/null
 file=$(ls "$dir"/out2/*.dcap) || exit 1
-mkdir "$dir/bin"
+mkdir "$dir/bin" "$dir/real"
+cp "$file" "$dir/real/quick.dcap"
+cp "$file" "$dir/real/slow.dcap"
 cat >"$dir/bin/debuginfod-find" <<-FIND
 	#!/bin/sh
 	[ "\$2" = "\$(readelf -n $dir/debug/spinner.debug | sed -n 's/.*Build ID: //p')" ] && echo $dir/debug/spinner.debug && exit
@@ -133,6 +135,49 @@ PATH=$dir/bin:$PATH DEBUGINFOD_URLS=http://localhost timeout 25 "$bin" symbolize
 [ -z "$(find /tmp -maxdepth 1 -name 'dashcam.??????' -newer "$dir/slow")" ] || wrong "a temporary directory stayed"
 DEBUGINFOD_URLS='' "$bin" symbolize "$file" --debuginfod 2>"$dir/err" && wrong "--debuginfod without servers"
 holds "$dir/err" 'DEBUGINFOD_URLS names no server'
+
+# The real program, and servers that know one build-id and no other: one that answers, one that takes its time over it.
+# What it serves was built without -g, as far as one can see: it has symbols only.
+if command -v debuginfod-find >/dev/null; then
+	id=$(readelf -n "$dir/debug/spinner.debug" | sed -n 's/.*Build ID: //p')
+	: >"$dir/ports"
+	strip -g -o "$dir/served" "$dir/debug/spinner.debug"
+	python3 - "$id" "$dir/served" >"$dir/ports" 2>/dev/null <<-'PY' &
+		import http.server, sys, threading, time
+		def serve(seconds):
+		    class Handler(http.server.BaseHTTPRequestHandler):
+		        def do_GET(self):
+		            time.sleep(seconds)
+		            known = self.path == '/buildid/%s/debuginfo' % sys.argv[1]
+		            body = open(sys.argv[2], 'rb').read() if known else b''
+		            self.send_response(200 if known else 404)
+		            self.send_header('Content-Length', str(len(body)))
+		            self.end_headers()
+		            self.wfile.write(body)
+		    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+		    threading.Thread(target=server.serve_forever, daemon=True).start()
+		    return server.server_port
+		print(serve(0), serve(30), flush=True)
+		time.sleep(60)
+	PY
+	server=$!
+	for ((i = 0; i < 100; i++)); do
+		read -r quick slow <"$dir/ports" && break
+		sleep 0.05
+	done
+	export DEBUGINFOD_CACHE_PATH=$dir/real/cache
+	DEBUGINFOD_URLS=http://127.0.0.1:$quick "$bin" symbolize "$dir/real/quick.dcap" --debuginfod >"$dir/said" || wrong "--debuginfod, a real server"
+	"$bin" report "$dir/real/quick.dcap" hot-functions >"$dir/table"
+	holds "$dir/table" function_that_computes
+	rm -rf "$DEBUGINFOD_CACHE_PATH"
+	began=$SECONDS
+	DEBUGINFOD_URLS=http://127.0.0.1:$slow "$bin" symbolize "$dir/real/slow.dcap" --debuginfod --timeout 1s >"$dir/said" 2>&1 ||
+		wrong "--debuginfod, a slow server: $(cat "$dir/said")"
+	((SECONDS - began < 15)) || wrong "a real slow server was waited for"
+	holds "$dir/said" 'frames have a name'
+	kill "$server"
+	wait "$server" 2>/dev/null
+fi
 
 # Nothing to be read, nothing to be said wrong.
 "$bin" report "$file" nonsense 2>"$dir/err"; (($? == 64)) || wrong "report nonsense"

@@ -108,8 +108,11 @@ static void stopped(const struct part *p)
 
 	if (!process->threads_taken && !process->threads_refused && !process->threads_why[0])
 		return;
-	printf("  threads        %u stopped at the trigger, for %s each", process->threads_taken,
-	       text_span((int64_t)process->stopped_median_ns).s);
+	if (process->threads_taken)
+		printf("  threads        %u stopped at the trigger, for %s each", process->threads_taken,
+		       text_span((int64_t)process->stopped_median_ns).s);
+	else
+		fputs("  threads        none stopped at the trigger", stdout);
 	if (process->threads_refused)
 		printf("; %u could not be", process->threads_refused);
 	if (process->threads_why[0]) {

@@ -492,6 +492,8 @@ static int seize(struct taking *t, const struct thread *th)
 		tracer = read_status(t, th->tid, "\nTracerPid:");
 		if (tracer)
 			say_why(t, "thread %u is held by another tracer, process %u", th->tid, tracer);
+		else if (r == -EPERM)
+			say_why(t, "thread %u may not be stopped by us (not dumpable, or kernel.yama.ptrace_scope)", th->tid);
 		else
 			say_why(t, "thread %u: %s", th->tid, strerror(-r));
 		t->totals.refused++;

@@ -17,7 +17,8 @@ struct wanted {
 	const void *build_id;
 	size_t build_id_bytes; /* 0: by checksum */
 	uint32_t checksum;
-	bool dwarf; /* must have it */
+	bool dwarf; /* must have it, */
+	bool symbols; /* or these */
 	struct dc_elf *found;
 };
 
@@ -41,7 +42,9 @@ static bool fits(const struct wanted *w, struct dc_elf *e)
 {
 	const void *its;
 
-	if (w->dwarf && !dc_elf_has_dwarf(e))
+	size_t bytes;
+
+	if ((w->dwarf && !dc_elf_has_dwarf(e)) || (w->symbols && !dc_elf_section(e, ".symtab", &bytes)))
 		return false;
 	if (!w->build_id_bytes)
 		return checksum_fits(e, w->checksum);
@@ -146,16 +149,28 @@ static bool try_own_name(struct wanted *w, const char *path, const char *directo
 	return false;
 }
 
-int dc_debug_file_find(struct dc_elf *program, const char *path, const char *const *dirs, struct dc_elf **ret_debug)
+static bool find(struct wanted *w, struct dc_elf *program, const char *path, const char *const *dirs)
 {
-	struct wanted w = {.program = program, .dwarf = true};
 	char directory[PATH_MAX];
 	const char *name;
 
+	if (!try_build_id(w, dirs) && directory_of(path, directory)) {
+		if (!debuglink(program, &name, &w->checksum) || !try_name(w, directory, dirs, name))
+			try_own_name(w, path, directory, dirs);
+	}
+	return w->found;
+}
+
+int dc_debug_file_find(struct dc_elf *program, const char *path, const char *const *dirs, struct dc_elf **ret_debug)
+{
+	struct wanted w = {.program = program, .dwarf = true};
+	size_t bytes;
+
 	w.build_id_bytes = dc_elf_build_id(program, &w.build_id);
-	if (!try_build_id(&w, dirs) && directory_of(path, directory)) {
-		if (!debuglink(program, &name, &w.checksum) || !try_name(&w, directory, dirs, name))
-			try_own_name(&w, path, directory, dirs);
+	if (!find(&w, program, path, dirs) && !dc_elf_section(program, ".symtab", &bytes)) {
+		w.dwarf = false; /* built without -g, and stripped */
+		w.symbols = true;
+		find(&w, program, path, dirs);
 	}
 	if (!w.found)
 		return -ENOENT;

@@ -12,7 +12,10 @@
 
 #include "persist/stacks/elf_file.h"
 
-/* @path: of the program, may be NULL. @dirs: NULL-terminated. Return: 0, -ENOENT, -ENOMEM. */
+/*
+ * @path: of the program, may be NULL. @dirs: NULL-terminated. One with DWARF; of a program without symbols of its own, else
+ * one that has them. Return: 0, -ENOENT, -ENOMEM.
+ */
 int dc_debug_file_find(struct dc_elf *program, const char *path, const char *const *dirs, struct dc_elf **ret_debug);
 /* @debug: a file with debug info; @path: its path or the program's. -ENOENT also where there is no such section. */
 int dc_debug_file_find_alt(struct dc_elf *debug, const char *path, const char *const *dirs, struct dc_elf **ret_alt);

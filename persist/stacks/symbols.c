@@ -124,7 +124,7 @@ unsigned dc_symbols_source(struct dc_symbols *s)
 {
 	if (s->kernel)
 		return DC_SYMBOLS_TABLE;
-	if (s->lines && (s->debug || dc_elf_has_dwarf(s->program)))
+	if (s->lines && (dc_elf_has_dwarf(s->program) || (s->debug && dc_elf_has_dwarf(s->debug))))
 		return DC_SYMBOLS_DWARF;
 	if (s->table_own || (s->debug && has_section(s->debug, ".symtab")))
 		return DC_SYMBOLS_TABLE;
