@@ -2,7 +2,8 @@
 /*
  * A program that dies in the way its argument names, for e2e_crash. It records before it does, except where a way says
  * otherwise. Every function that faults is named die_WAY, and is called by call_die_WAY where its caller matters. A second
- * argument names a file: when the fault is about to happen the time is written to it (CLOCK_MONOTONIC, in nanoseconds).
+ * argument names a file: when the fault is about to happen the time is written to it (CLOCK_MONOTONIC, in nanoseconds). A
+ * third one says how many milliseconds it lives before.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -273,9 +274,11 @@ int main(int argc, char **argv)
 	if (argc > 2)
 		clock_fd = open(argv[2], O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	DC_INSTANT("main");
+	if (argc > 3)
+		usleep((useconds_t)atoi(argv[3]) * 1000);
 	for (unsigned i = 0; argc > 1 && i < sizeof(ways) / sizeof(*ways); i++)
 		if (strcmp(argv[1], ways[i].name) == 0)
 			ways[i].die();
-	fprintf(stderr, "usage: crasher WAY [FILE]\n");
+	fprintf(stderr, "usage: crasher WAY [FILE [MS]]\n");
 	return 96;
 }

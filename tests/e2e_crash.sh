@@ -89,39 +89,33 @@ grep -q 'vil.*main' folded || wrong "folded: $(head -c 300 folded | cat -v)"
 grep -q 'no recorder inside' said || wrong "said: $(cat -v said)"
 LC_ALL=C grep -qP '\x1b|\x9b' said folded && wrong "escapes are passed on: $(head -c 300 said folded | cat -v)"
 
-# How long after the fault the process is dead, as its parent sees it; interleaved, medians of 9.
+# How long after the fault a process is dead that its watcher has known for a while, and that therefore waits for it (50 ms
+# at most); medians of 7, which die one after the other.
 cat >late.py <<'END'
 import os, statistics, struct, subprocess, sys, time
 bin, app = sys.argv[1:]
-def once(args):
-	pid = os.fork()
-	if pid == 0:
-		os.dup2(os.open("/dev/null", os.O_WRONLY), 2)
-		os.execv(args[0], args)
-	return pid
-def when(run):
-	if os.path.exists("at"): os.unlink("at")
-	p = subprocess.Popen(run + [app, "read", "at"], stderr=subprocess.DEVNULL)
-	while not (os.path.exists("at") and os.path.getsize("at") == 8):
+def dead(pid):
+	try: return open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] in "ZX"
+	except OSError: return True
+def command_of(pid): # the command of dashcam run is its child
+	while not (children := open(f"/proc/{pid}/task/{pid}/children").read().split()): time.sleep(0.001)
+	return int(children[0])
+def delays(run):
+	started = [subprocess.Popen(run + [app, "read", f"at{i}", str(1200 + 200 * i)], stderr=subprocess.DEVNULL) for i in range(7)]
+	left = {i: command_of(p.pid) if run else p.pid for i, p in enumerate(started)}
+	late = []
+	while left:
+		for i in [i for i in left if dead(left[i])]:
+			now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+			late.append((now - struct.unpack("q", open(f"at{i}", "rb").read())[0]) / 1e6)
+			del left[i]
 		time.sleep(0.0002)
-	pid = p.pid
-	if run: # the command is its child
-		pid = int((open(f"/proc/{p.pid}/task/{p.pid}/children").read().split() or ["0"])[0])
-	while pid:
-		try:
-			if open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] in "ZX": break
-		except OSError: break
-		time.sleep(0.0002)
-	dead = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-	p.wait()
-	return (dead - struct.unpack("q", open("at", "rb").read())[0]) / 1e6
-with_, without = [], []
-for _ in range(9):
-	without.append(when([]))
-	with_.append(when([bin, "run", "--out", "late", "--"]))
+	for p in started: p.wait()
+	return late
+without, with_ = delays([]), delays([bin, "run", "--out", "late", "--"])
 a, b = statistics.median(without), statistics.median(with_)
-print(f"dead after the fault, median of 9: {a:.1f} ms alone, {b:.1f} ms under dashcam run (worst {max(with_):.1f})")
-sys.exit(b - a > 80)
+print(f"dead after the fault, median of 7: {a:.1f} ms alone, {b:.1f} ms under dashcam run (worst {max(with_):.1f})")
+sys.exit(b - a > 50)
 END
 python3 late.py "$bin" "$app" || wrong "dies too late"
 
