@@ -21,6 +21,7 @@ extern const struct command cmd_show;
 extern const struct command cmd_sites;
 extern const struct command cmd_status;
 extern const struct command cmd_symbolize;
+extern const struct command cmd_top;
 extern const struct command cmd_trigger;
 extern const struct command cmd_version;
 extern const struct command cmd_watch;

@@ -11,6 +11,9 @@
  *   STATUS    one reply.
  *   SAMPLING  one reply per process of the peer that has no ring or is not sampled as it should be, at most
  *             DC_CONTROL_SAMPLING_MAX; pid 0: there is none.
+ *   LIVE      one reply per row of live statistics (trigger/live.h), from row @first on and at most DC_CONTROL_LIVE_MAX: of
+ *             each process one of its own, then one per site; reply.events is how many there are in all, pid 0: none.
+ *             The watcher keeps them for DC_CONTROL_LIVE_NS after a request, so the first one is told of nothing yet.
  */
 #pragma once
 
@@ -26,6 +29,7 @@
 #define DC_CONTROL_TRIGGER 1u
 #define DC_CONTROL_STATUS 2u
 #define DC_CONTROL_SAMPLING 3u
+#define DC_CONTROL_LIVE 5u
 
 #define DC_CONTROL_ALL 1u /* every recorded process the peer may have */
 #define DC_CONTROL_WAIT 2u
@@ -38,7 +42,10 @@ struct dc_control_request {
 	uint32_t pid; /* 0: by name, or all */
 	uint32_t flags;
 	int64_t last_ns; /* 0: all there is */
-	int64_t after_ns;
+	union {
+		int64_t after_ns;
+		int64_t first; /* LIVE */
+	};
 	char name[64]; /* glob on the process's name; empty: by pid, or all */
 	char reason[256];
 };
@@ -71,6 +78,28 @@ struct dc_control_process {
 	char why[96]; /* it is not sampled, or not all of it is seen */
 };
 
+#define DC_CONTROL_LIVE_MAX 48u
+#define DC_CONTROL_LIVE_NS INT64_C(30000000000)
+#define DC_CONTROL_LIVE_SAMPLED 1u
+
+struct dc_control_live {
+	uint32_t pid; /* 0: this reply is of none */
+	uint32_t uid;
+	uint32_t kind; /* DC_KIND_* of the site; 0: this row is of the process, and site is empty */
+	uint32_t flags; /* DC_CONTROL_LIVE_* */
+	uint32_t open; /* spans */
+	uint32_t reserved;
+	double per_s; /* events; of spans ends */
+	double errors_per_s;
+	double p50_ns, p99_ns, p999_ns, max_ns; /* NaN: none */
+	double last; /* counters; NaN: none */
+	int64_t window_ns; /* process: how far back it goes, and should */
+	int64_t wanted_window_ns;
+	uint64_t dropped; /* process: events, ever */
+	char name[64];
+	char site[96];
+};
+
 struct dc_control_reply {
 	uint32_t version;
 	uint32_t op;
@@ -85,9 +114,11 @@ struct dc_control_reply {
 	union { /* by op */
 		struct dc_control_status status;
 		struct dc_control_process process;
+		struct dc_control_live live;
 	};
 };
 
+static_assert(sizeof(struct dc_control_live) <= sizeof(struct dc_control_status), "the reply keeps its size");
 static_assert(sizeof(struct dc_control_process) <= sizeof(struct dc_control_status), "the reply keeps its size");
 
 /* --- clients --- */

@@ -38,7 +38,8 @@ static void refuse(struct dc_watcher *w, uint64_t client, int error, const char 
 	dc_control_reply(w->control, client, &reply);
 }
 
-static bool asked_for(const struct dc_entry *e, const struct ucred *peer, const struct dc_control_request *q)
+bool dc_watcher_asked_for(const struct dc_entry *e, const struct ucred *peer,
+			  const struct dc_control_request *q)
 {
 	const struct dc_ring *ring = e->ring;
 
@@ -94,7 +95,7 @@ static void serve_trigger(struct dc_watcher *w, uint64_t client, const struct uc
 
 	dc_roster_event(w->roster); /* a process that started a moment ago */
 	for (uint32_t i = 0; s && i < dc_roster_count(w->roster); i++)
-		if (asked_for(dc_roster_at(w->roster, i), peer, q))
+		if (dc_watcher_asked_for(dc_roster_at(w->roster, i), peer, q))
 			s->rings[s->count++] = dc_roster_at(w->roster, i)->ring;
 	if (!s || s->count == 0) {
 		refuse(w, client, -ESRCH, "no recorded process of yours matches: see 'dashcam status'");
@@ -176,6 +177,8 @@ void dc_watcher_on_request(void *arg, uint64_t client, const struct ucred *peer,
 		serve_status(w, client);
 	else if (request->op == DC_CONTROL_SAMPLING)
 		serve_sampling(w, client, peer);
+	else if (request->op == DC_CONTROL_LIVE)
+		dc_living_serve(w, client, peer, request);
 	else
 		refuse(w, client, -EOPNOTSUPP, "this watcher does not know that request");
 }

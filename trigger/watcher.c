@@ -195,6 +195,7 @@ static void on_timer(struct dc_watcher *w)
 	dc_files_sweep(now);
 	dc_sampler_tick(w->sampler);
 	dc_watcher_judge_all(w);
+	dc_living_look(w, now);
 	dc_roster_expire(w->roster, now, w->config.grace_ns, known_ns, w->config.sweep);
 	if (w->config.stop_alone && !anybody_alive(w))
 		w->stop = true;
@@ -550,6 +551,7 @@ unsigned dc_watcher_close(struct dc_watcher *w, bool drain)
 		take_settled(w);
 	}
 	close_if(w->connector_fd);
+	dc_living_free(w->living);
 	dc_roster_free(w->roster);
 	dc_settler_free(w->settler);
 	dc_worker_free(w->worker);

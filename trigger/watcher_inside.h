@@ -4,7 +4,7 @@
  *
  *   watcher.c   open, loop, close           fire.c    from a reason to incidents in the worker
  *   judge.c     how processes ended         serve.c   requests of the control socket, and what became of captures
- *   sampling.c  which of them are sampled
+ *   sampling.c  which of them are sampled   living.c  what they do right now, while somebody asks
  */
 #pragma once
 
@@ -54,6 +54,7 @@ struct dc_watcher {
 	bool sampling_refused; /* said already */
 	struct dc_budget *budget; /* of apps' triggers */
 	struct dc_budget *deaths;
+	struct dc_living *living; /* NULL: nobody asked so far */
 	struct dc_control *control;
 	struct waiter waiters[WAITERS_MAX];
 	struct exit_seen exits[EXITS_MAX]; /* the last ones; slot = pid % EXITS_MAX */
@@ -120,6 +121,20 @@ void dc_sampling_add(struct dc_watcher *w, const struct dc_ring *ring);
 void dc_sampling_supersede(struct dc_watcher *w, const struct dc_ring *ring);
 void dc_sampling_remove(struct dc_watcher *w, const struct dc_ring *ring);
 
+/* Processes that @peer may hear of and @request is about. */
+bool dc_watcher_asked_for(const struct dc_entry *e, const struct ucred *peer, const struct dc_control_request *request);
 void dc_watcher_on_request(void *arg, uint64_t client, const struct ucred *peer,
 			   const struct dc_control_request *request);
 void dc_watcher_take_reports(struct dc_watcher *w);
+
+/*
+ * Live statistics (live.h) of all rings, by tails of their own: from a request on until DC_CONTROL_LIVE_NS after the last
+ * one. A row is of a process (site is empty) or of one of its sites.
+ */
+void dc_living_serve(struct dc_watcher *w, uint64_t client, const struct ucred *peer, const struct dc_control_request *q);
+void dc_living_asked(struct dc_watcher *w);
+void dc_living_look(struct dc_watcher *w, int64_t now_ns);
+/* @want: NULL or which processes. Return: how many rows there are; those from @first on go to @each, at most @most. */
+uint32_t dc_living_rows(struct dc_watcher *w, bool (*want)(void *arg, const struct dc_entry *e), void *arg, uint32_t first,
+			uint32_t most, void (*each)(void *arg, const struct dc_control_live *row));
+void dc_living_free(struct dc_living *l);
