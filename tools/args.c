@@ -285,6 +285,8 @@ static const char *operand_word(enum operand_kind kind)
 		return "a ring file; 'dashcam status' and the ring directory show what there is";
 	case OPERAND_COMMAND:
 		return "a command to run, after '--'";
+	case OPERAND_FILE:
+		return "a file";
 	case OPERAND_GLOB:
 	case OPERAND_TOPIC:
 	case OPERAND_NONE:

@@ -59,6 +59,7 @@ static int attach_run(const void *options, const struct operands *operands)
 	const struct attach_options *o = options;
 	CLEANUP(free) uint32_t *pids = calloc(operands->count + 1, sizeof(*pids));
 	struct dc_attach_config config = {.pids = pids, .count = operands->count, .on_exit = o->on_exit};
+	CLEANUP(dc_rules) struct dc_rules rules = {0};
 	struct watching_places places;
 	char why[DC_WHY_BYTES] = "";
 	int r;
@@ -70,8 +71,11 @@ static int attach_run(const void *options, const struct operands *operands)
 	r = take_pids(operands, pids);
 	if (r == EXIT_OK)
 		r = watching_configure(&o->watching, &places, &config.watcher);
+	if (r == EXIT_OK)
+		r = watching_rules(&o->watching, NULL, &rules);
 	if (r != EXIT_OK)
 		return r;
+	config.watcher.rules = &rules;
 	if (o->watching.out) /* a directory of one's own choice is used as it is */
 		config.watcher.output.per_uid = false;
 	r = dc_attach(&config, why);
@@ -90,7 +94,7 @@ const struct command cmd_attach = {
 		 "in the "
 		 "kernel and where threads wait are seen where it is 1 or less, or by root.",
 	.examples = "dashcam attach --window 5m $(pidof redis-server)\tthe last five minutes of it, should it crash\n",
-	.see_also = "info run trigger watch",
+	.see_also = "info rules run trigger watch",
 	.options = attach_option_table,
 	.options_size = sizeof(struct attach_options),
 	.operand = OPERAND_GLOB,

@@ -61,13 +61,17 @@ static int run_run(const void *options, const struct operands *operands)
 		.memory = o->memory ? memory.s : NULL,
 		.on_exit = o->on_exit,
 	};
+	CLEANUP(dc_rules) struct dc_rules rules = {0};
 	struct watching_places places;
 	char why[DC_WHY_BYTES] = "";
 	int status, r;
 
 	r = watching_configure(&o->watching, &places, &config.watcher);
+	if (r == EXIT_OK)
+		r = watching_rules(&o->watching, NULL, &rules);
 	if (r != EXIT_OK)
 		return r;
+	config.watcher.rules = &rules;
 	if (o->watching.out) /* a directory of one's own choice is used as it is */
 		config.watcher.output.per_uid = false;
 	r = dc_run(&config, &status, why);
@@ -80,7 +84,7 @@ const struct command cmd_run = {
 	.usage = "[--] COMMAND [ARG...]",
 	.about = "Runs COMMAND with a watcher of its own: nothing to configure, nothing left behind. "
 		 "Its past is saved when it, or a process it started, dies by a signal or asks for it "
-		 "(DC_TRIGGER), on 'dashcam "
+		 "(DC_TRIGGER), when a rule comes true (--when, and those that 'dashcam rules' lists), on 'dashcam "
 		 "trigger --pid PID', on SIGUSR1 to dashcam run, and with --on-exit when it ends.\n\n"
 		 "Options of dashcam end at COMMAND. Signals are passed on, and dashcam run exits as COMMAND "
 		 "did.",
@@ -89,8 +93,9 @@ const struct command cmd_run = {
 		       "failed before, 64 when "
 		       "the arguments were wrong.",
 	.examples = "dashcam run -- ./my-server --port 8080\trecord it, save its past should it crash\n"
-		    "dashcam run --window 5m --memory 1GiB --out captures -- make test\tfive minutes, here\n",
-	.see_also = "info recover trigger watch",
+		    "dashcam run --window 5m --memory 1GiB --out captures -- make test\tfive minutes, here\n"
+		    "dashcam run --when 'span \"http.request\" > 250ms' -- ./my-server\tsave the past of slow requests\n",
+	.see_also = "info recover rules trigger watch",
 	.options = run_option_table,
 	.options_size = sizeof(struct run_options),
 	.operand = OPERAND_COMMAND,

@@ -109,7 +109,56 @@ static void greet(const char *dir, const char *out)
 	    out, is_usual ? "" : " --dir ", is_usual ? "" : dir);
 }
 
-static int watch(const struct watch_options *o)
+/* Where options and rules come from, at the start and on SIGHUP. */
+struct origin {
+	const char *path; /* NULL: there is no file */
+	char *const *argv;
+};
+
+/* Defaults, then the file, then what was typed once more: it wins. Return: EXIT_*, after a line on stderr. */
+static int read_all(const struct origin *from, struct config *config, struct watch_options *o, struct dc_rules *ret_rules)
+{
+	CLEANUP(rule_source) struct rule_source *source = rule_source_new(NULL, NULL);
+	struct operands again = {0};
+	int r;
+
+	if (!source)
+		return EXIT_FAILED;
+	command_defaults(&cmd_watch, o);
+	if (from->path) {
+		struct config_kind kinds[] = {{.command = &cmd_watch, .values = o}, rule_source_kind(source), {0}};
+
+		if (config_load(config, from->path, kinds) < 0)
+			return EXIT_FAILED;
+	}
+	r = command_parse(&cmd_watch, from->argv, o, &again);
+	free(again.items);
+	return r < 0 ? failure("out of memory") : watching_rules(&o->watching, source, ret_rules);
+}
+
+int watch_check(struct config *config, const char *path, struct rule_source *source, bool *ret_defaults)
+{
+	struct watch_options o;
+	struct config_kind kinds[] = {{.command = &cmd_watch, .values = &o}, rule_source_kind(source), {0}};
+	int r;
+
+	command_defaults(&cmd_watch, &o);
+	r = config_load(config, path, kinds);
+	if (r == 0)
+		*ret_defaults = is_yes(o.watching.default_rules);
+	return r;
+}
+
+/* SIGHUP: the rules anew. All else stays as it was at the start. */
+static int reload(void *arg, struct dc_rules *ret_rules)
+{
+	CLEANUP(config) struct config config = {0};
+	struct watch_options o;
+
+	return read_all(arg, &config, &o, ret_rules) == EXIT_OK ? 0 : -EINVAL;
+}
+
+static int watch(const struct watch_options *o, struct origin *from, const struct dc_rules *rules)
 {
 	struct watching_places places;
 	struct dc_watcher_config config;
@@ -120,6 +169,9 @@ static int watch(const struct watch_options *o)
 	if (r != EXIT_OK)
 		return r;
 	configure(o, &config);
+	config.rules = rules;
+	config.reload = from->path ? reload : NULL;
+	config.reload_arg = from;
 	r = dc_watcher_open(&config, &w, why);
 	if (r < 0)
 		return failure("%s", why);
@@ -129,24 +181,16 @@ static int watch(const struct watch_options *o)
 	return r < 0 ? failure("'%s': %s", places.dir, strerror(-r)) : EXIT_OK;
 }
 
-/* Defaults, then the file, then what was typed once more: it wins. */
 static int watch_run(const void *options, const struct operands *operands)
 {
 	const struct watch_options *typed = options;
+	struct origin from = {.path = typed->config, .argv = operands->argv};
 	CLEANUP(config) struct config config = {0};
-	struct operands again = {0};
+	CLEANUP(dc_rules) struct dc_rules rules = {0};
 	struct watch_options o;
-	int r;
+	int r = read_all(&from, &config, &o, &rules);
 
-	if (!typed->config)
-		return watch(typed);
-	command_defaults(&cmd_watch, &o);
-	r = config_load(&config, typed->config, &cmd_watch, &o);
-	if (r < 0)
-		return EXIT_FAILED;
-	r = command_parse(&cmd_watch, operands->argv, &o, &again);
-	free(again.items);
-	return r < 0 ? failure("out of memory") : watch(&o);
+	return r != EXIT_OK ? r : watch(&o, &from, &rules);
 }
 
 const struct command cmd_watch = {
@@ -159,11 +203,14 @@ const struct command cmd_watch = {
 		 "One watcher serves a host or a user. "
 		 "Programs record whether it runs or not; one that is started late or again finds what the "
 		 "rings still hold.\n\n"
+		 "It saves, too, when a rule comes true: those of the configuration and of --when, and those that 'dashcam rules' "
+		 "lists. SIGHUP has it read the rules of its configuration anew; they keep what they have seen.\n\n"
 		 "SIGTERM and SIGINT end it after the captures under way. "
 		 "Under systemd it reports readiness and feeds the watchdog.",
 	.examples = "dashcam watch --window 60s --disk 20GiB\ta minute back, at most 20 GiB of captures\n"
-		    "kill -USR1 $(pidof dashcam)\tsave everything now, without a second dashcam\n",
-	.see_also = "doctor ls run status trigger",
+		    "kill -USR1 $(pidof dashcam)\tsave everything now, without a second dashcam\n"
+		    "dashcam watch --when 'log >= error rate > 10/s'\tand when errors abound\n",
+	.see_also = "doctor ls rules run status trigger",
 	.options = watch_option_table,
 	.options_size = sizeof(struct watch_options),
 	.run = watch_run,

@@ -80,6 +80,7 @@ enum operand_kind {
 	OPERAND_RING,
 	OPERAND_COMMAND, /* a program with arguments: options end at the first operand */
 	OPERAND_GLOB,
+	OPERAND_FILE,
 	OPERAND_TOPIC,
 };
 

@@ -13,6 +13,7 @@ extern const struct command cmd_ls;
 extern const struct command cmd_recover;
 extern const struct command cmd_report;
 extern const struct command cmd_rm;
+extern const struct command cmd_rules;
 extern const struct command cmd_run;
 extern const struct command cmd_scrub;
 extern const struct command cmd_selftest;

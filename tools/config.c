@@ -12,11 +12,26 @@
 
 #define LINE_BYTES_MAX (INI_MAX_LINE - 2) /* inih would cut a longer line silently in two */
 
+#define SECTION_BYTES 50u /* of inih, with the NUL: it would cut a longer name silently */
+
+/* A section that begins in some line, as written between its brackets. */
+struct header {
+	char name[SECTION_BYTES];
+	unsigned line;
+	bool seen; /* has a key */
+};
+
 struct loading {
 	struct config *config;
-	const struct command *command;
-	void *options;
+	const char *path;
+	struct config_kind *kinds;
+	struct header *headers; /* of the whole file, in order */
+	unsigned count;
+	unsigned room;
+	const struct config_kind *open; /* kind of the section that keys go to */
+	struct header *header; /* ... and where it begins; NULL: before any */
 	int error;
+	unsigned line; /* of the error; 0: the one inih is at */
 	char why[512]; /* of the first wrong line */
 };
 
@@ -56,23 +71,93 @@ static int store_flag(const struct option *o, const char *value, void *options, 
 	return -EINVAL;
 }
 
-static int store(struct loading *l, const struct option *o, const char *value)
+static int store(struct loading *l, const struct option *o, const char *value, void *values)
 {
 	char why[256];
 	const char *kept;
 	int r;
 
 	if (o->type == OPTION_FLAG) {
-		r = store_flag(o, value, l->options, why);
+		r = store_flag(o, value, values, why);
 	} else {
 		kept = keep(l->config, value);
 		if (!kept)
 			return -ENOMEM;
-		r = option_store(o, kept, l->options, why);
+		r = option_store(o, kept, values, why);
 	}
 	if (r < 0)
 		snprintf(l->why, sizeof(l->why), "%s: '%.100s' %s", o->name, value, why);
 	return r;
+}
+
+/* "rule" of "rule NAME"; *@ret_which is "NAME". */
+static struct config_kind *kind_find(const struct loading *l, const char *section, const char **ret_which)
+{
+	const size_t length = strcspn(section, " ");
+
+	for (struct config_kind *k = l->kinds; k->command; k++) {
+		if (strncmp(k->command->name, section, length) != 0 || k->command->name[length] || !!k->open != !!section[length])
+			continue;
+		*ret_which = section + length + strspn(section + length, " ");
+		return k;
+	}
+	return NULL;
+}
+
+static int unknown_section(struct loading *l, const char *section)
+{
+	char known[128] = "";
+
+	for (const struct config_kind *k = l->kinds; k->command; k++)
+		snprintf(known + strlen(known), sizeof(known) - strlen(known), "%s[%s%s]", *known ? " or " : "", k->command->name,
+			 k->open ? " NAME" : "");
+	snprintf(l->why, sizeof(l->why), "unknown section [%.60s], expected %s", section, known);
+	return -EINVAL;
+}
+
+static int section_close(struct loading *l)
+{
+	char why[256];
+	int r = l->open && l->open->close ? l->open->close(l->open->arg, why) : 0;
+
+	l->open = NULL;
+	if (r < 0) {
+		snprintf(l->why, sizeof(l->why), "%s", why);
+		l->line = l->header->line;
+	}
+	return r;
+}
+
+static int section_open(struct loading *l, const char *section)
+{
+	struct header *end = l->headers + l->count, *h = l->header ? l->header + 1 : l->headers;
+	struct config_kind *kind;
+	const char *which;
+	char why[256];
+	int r = section_close(l);
+
+	if (r < 0)
+		return r;
+	kind = kind_find(l, section, &which);
+	if (!kind)
+		return unknown_section(l, section);
+	while (h < end && strcmp(h->name, section) != 0)
+		h++;
+	if (h == end) {
+		snprintf(l->why, sizeof(l->why), "section [%s] has a blank before it", section);
+		return -EINVAL;
+	}
+	h->seen = true;
+	l->header = h;
+	if (kind->open && (r = kind->open(kind->arg, which, h->line, &kind->values, why)) < 0)
+		snprintf(l->why, sizeof(l->why), "%s", why);
+	l->open = r < 0 ? NULL : kind;
+	return r;
+}
+
+static bool is_open(const struct loading *l, const char *section)
+{
+	return l->open && l->header && strcmp(l->header->name, section) == 0;
 }
 
 /* One key. Return: inih's 1 for "good", 0 for "wrong": it then remembers the line and goes on. */
@@ -84,69 +169,129 @@ static int handle(void *arg, const char *section, const char *key, const char *v
 
 	if (l->error)
 		return 1;
-	l->error = -EINVAL;
-	if (strcmp(section, l->command->name) != 0) {
-		snprintf(l->why, sizeof(l->why), "unknown section [%.60s], expected [%s]", section,
-			 l->command->name);
+	if (!is_open(l, section))
+		l->error = section_open(l, section);
+	if (l->error)
 		return 0;
-	}
-	o = key_find(l->command, key);
+	l->error = -EINVAL;
+	o = key_find(l->open->command, key);
 	if (!o) {
-		near = closest_option(l->command, key);
+		near = closest_option(l->open->command, key);
 		snprintf(l->why, sizeof(l->why), "unknown key '%.60s'%s%s%s", key,
 			 near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
 		return 0;
 	}
-	l->error = store(l, o, value);
+	l->error = store(l, o, value, l->open->values);
 	return l->error == 0;
 }
 
-/* inih would go on with the rest of an over-long line as if it were the next one. */
-static int check_lines(const char *path, FILE *f)
+/* ---- what inih would not say ---- */
+
+static int header_add(struct loading *l, const char *line, unsigned number)
+{
+	const size_t length = strcspn(line + 1, "]\n");
+	struct header *more = l->headers;
+
+	if (length >= SECTION_BYTES) {
+		say("'%s' line %u: the name of the section is too long, at most %u bytes are taken", l->path, number, SECTION_BYTES - 1);
+		return -EINVAL;
+	}
+	if (l->count == l->room) {
+		l->room = l->room ? 2 * l->room : 16;
+		more = realloc(l->headers, l->room * sizeof(*more));
+		if (!more)
+			return -ENOMEM;
+		l->headers = more;
+	}
+	snprintf(more[l->count].name, SECTION_BYTES, "%.*s", (int)length, line + 1);
+	more[l->count].line = number;
+	more[l->count].seen = false;
+	for (unsigned i = 0; strchr(more[l->count].name, ' ') && i < l->count; i++) {
+		if (strcmp(more[i].name, more[l->count].name) != 0)
+			continue;
+		say("'%s' line %u: section [%s] is there already, in line %u", l->path, number, more[i].name, more[i].line);
+		return -EINVAL;
+	}
+	l->count++;
+	return 0;
+}
+
+/* It would go on with the rest of an over-long line as if it were the next one, and pass over sections without a key. */
+static int check_lines(struct loading *l, FILE *f)
 {
 	CLEANUP(free) char *line = NULL;
 	size_t room = 0;
 	unsigned number = 0;
 	ssize_t n;
+	int r = 0;
 
-	while (number++, (n = getline(&line, &room, f)) >= 0) {
-		if (n <= LINE_BYTES_MAX && !memchr(line, '\0', (size_t)n))
-			continue;
-		say("'%s' line %u: %s", path, number,
-		    n > LINE_BYTES_MAX ? "is too long, at most 198 bytes"
-				       : "holds a NUL byte, expected text");
-		return -EINVAL;
+	while (r == 0 && (number++, (n = getline(&line, &room, f)) >= 0)) {
+		if (n > LINE_BYTES_MAX || memchr(line, '\0', (size_t)n)) {
+			say("'%s' line %u: %s", l->path, number,
+			    n > LINE_BYTES_MAX ? "is too long, at most 198 bytes; a text goes on in a line that begins with a blank"
+					       : "holds a NUL byte, expected text");
+			return -EINVAL;
+		}
+		if (*line == '[')
+			r = header_add(l, line, number);
 	}
-	if (ferror(f)) {
-		int r = -errno;
-
-		say("'%s': %s", path, strerror(-r));
-		return r;
+	if (r == 0 && ferror(f)) {
+		r = -errno;
+		say("'%s': %s", l->path, strerror(-r));
 	}
 	rewind(f);
+	return r;
+}
+
+/* Sections without a key are not told by inih: a rule that somebody wrote the name of only. */
+static int check_empty(struct loading *l)
+{
+	const char *which;
+
+	for (unsigned i = 0; i < l->count; i++) {
+		const struct config_kind *kind = kind_find(l, l->headers[i].name, &which);
+
+		if (!kind || !kind->open || l->headers[i].seen)
+			continue;
+		snprintf(l->why, sizeof(l->why), "section [%s] has no key", l->headers[i].name);
+		l->line = l->headers[i].line;
+		return -EINVAL;
+	}
 	return 0;
 }
 
-int config_load(struct config *config, const char *path, const struct command *c, void *options)
+static int load(struct loading *l, FILE *f)
+{
+	int line, r = check_lines(l, f);
+
+	if (r < 0)
+		return r;
+	line = ini_parse_file(f, handle, l);
+	if (l->error == 0 && line == 0)
+		l->error = section_close(l);
+	if (l->error == 0 && line == 0)
+		l->error = check_empty(l);
+	if (l->error == 0 && line == 0)
+		return 0;
+	say("'%s' line %u: %s; see 'man dashcam.conf'", l->path, l->line ? l->line : (unsigned)line,
+	    *l->why ? l->why : "was not understood, expected [section] or key = value");
+	return l->error ? l->error : -EINVAL;
+}
+
+int config_load(struct config *config, const char *path, struct config_kind *kinds)
 {
 	CLEANUP(fclose) FILE *f = fopen(path, "re");
-	struct loading l = {.config = config, .command = c, .options = options};
-	int line, r;
+	struct loading l = {.config = config, .path = path, .kinds = kinds};
+	int r;
 
 	if (!f) {
 		r = -errno;
 		say("cannot read the configuration '%s': %s", path, strerror(-r));
 		return r;
 	}
-	r = check_lines(path, f);
-	if (r < 0)
-		return r;
-	line = ini_parse_file(f, handle, &l);
-	if (line == 0)
-		return 0;
-	say("'%s' line %d: %s; see 'man dashcam.conf'", path, line,
-	    *l.why ? l.why : "was not understood, expected [section] or key = value");
-	return l.error ? l.error : -EINVAL;
+	r = load(&l, f);
+	free(l.headers);
+	return r;
 }
 
 void config_cleanup(struct config *config)

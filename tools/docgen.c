@@ -5,7 +5,7 @@
  *
  *     docgen page COMMAND [EXTRA]     dashcam-COMMAND.1; EXTRA is hand-written mdoc that follows the options
  *     docgen fill TEMPLATE            a hand-written page; the line @COMMANDS@ becomes the list of commands,
- *                                     @KEYS@ the keys of dashcam.conf
+ *                                     @KEYS@ and @RULE_KEYS@ the keys of dashcam.conf
  *     docgen bash                     the completion
  *     docgen commands                 plain lists, for the tests
  *     docgen options COMMAND
@@ -14,7 +14,7 @@
 #include <string.h>
 
 #include "ipc/cleanup.h"
-#include "tools/command.h"
+#include "tools/rules.h"
 
 #define PAGE_DATE "November 21, 2026"
 
@@ -219,11 +219,9 @@ static void command_list(void)
 	fputs(".El\n", stdout);
 }
 
-/* What `dashcam watch` takes from its file. */
-static void key_list(void)
+/* The keys of a section. */
+static void key_list(const struct command *c)
 {
-	const struct command *c = command_find("watch");
-
 	fputs(".Bl -tag -width Ds\n", stdout);
 	for (const struct option *o = c->options; o->name; o++) {
 		if (o->not_in_file)
@@ -249,7 +247,9 @@ static int fill(const char *template)
 		if (strcmp(line, "@COMMANDS@\n") == 0)
 			command_list();
 		else if (strcmp(line, "@KEYS@\n") == 0)
-			key_list();
+			key_list(command_find("watch"));
+		else if (strcmp(line, "@RULE_KEYS@\n") == 0)
+			key_list(&rule_keys);
 		else
 			fputs(line, stdout);
 	}
@@ -264,6 +264,8 @@ static const char *operand_action(enum operand_kind kind)
 		return "captures";
 	case OPERAND_RING:
 		return "rings";
+	case OPERAND_FILE:
+		return "files";
 	case OPERAND_COMMAND:
 		return "command";
 	case OPERAND_TOPIC:
@@ -333,6 +335,7 @@ static void bash(void)
 	      "\"$word\") ;;\n"
 	      "\trings) mapfile -t COMPREPLY < <(compgen -f -X '!*.ring' -- \"$word\"; compgen -d -- "
 	      "\"$word\") ;;\n"
+	      "\tfiles) mapfile -t COMPREPLY < <(compgen -f -- \"$word\") ;;\n"
 	      "\tcommand) mapfile -t COMPREPLY < <(compgen -c -- \"$word\") ;;\n"
 	      "\ttopics) mapfile -t COMPREPLY < <(compgen -W \"$names\" -- \"$word\") ;;\n"
 	      "\tesac\n"

@@ -21,6 +21,18 @@ static int find_places(const struct watching_options *o, struct watching_places 
 	return EXIT_OK;
 }
 
+int watching_rules(const struct watching_options *o, struct rule_source *source, struct dc_rules *ret_rules)
+{
+	CLEANUP(rule_source) struct rule_source *own = source ? NULL : rule_source_new(NULL, NULL);
+
+	source = source ? source : own;
+	if (!source)
+		return EXIT_FAILED;
+	if (rule_source_typed(source, &o->when) < 0)
+		return EXIT_USAGE;
+	return rule_source_take(source, strcmp(o->default_rules, "yes") == 0, ret_rules) < 0 ? EXIT_FAILED : EXIT_OK;
+}
+
 static void log_line(void *arg, const char *line)
 {
 	(void)arg;

@@ -5,8 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "tools/command.h"
 #include "tools/places.h"
+#include "tools/rules.h"
 #include "trigger/watcher.h"
 
 #define HOUR_NS UINT64_C(3600000000000)
@@ -25,6 +25,8 @@ struct watching_options {
 	const char *threads;
 	const char *settle;
 	bool pwrite;
+	struct texts when;
+	const char *default_rules;
 };
 
 /* Where rings and captures are; the watcher's configuration points into it. */
@@ -39,6 +41,15 @@ struct watching_places {
  */
 int watching_configure(const struct watching_options *o, struct watching_places *ret_places,
 		       struct dc_watcher_config *ret_config);
+
+/*
+ * watching_rules() - those that these options ask for, and those of @source (NULL: there is no file)
+ * Return: EXIT_OK, and the caller cleans up what it got; else EXIT_USAGE or EXIT_FAILED after a line on stderr.
+ */
+int watching_rules(const struct watching_options *o, struct rule_source *source, struct dc_rules *ret_rules);
+
+/* As `dashcam watch` reads it; @ret_defaults: whether the rules that ship are wanted (cmd_watch.c). */
+int watch_check(struct config *config, const char *path, struct rule_source *source, bool *ret_defaults);
 
 /*
  * Rows for a table of options; the command's options, struct @of, have a member struct watching_options watching. Those
@@ -70,6 +81,12 @@ int watching_configure(const struct watching_options *o, struct watching_places 
 	 .choices = "on|off", .fallback = "on"},                                                                     \
 	{.name = "settle", .type = OPTION_CHOICE, .at = WATCHING_MEMBER(of, settle), .value = "yes|no",              \
 	 .help = "settle captures: make them small, unwind and name their stacks",                                   \
+	 .choices = "yes|no", .fallback = "yes"},                                                                    \
+	{.name = "when", .type = OPTION_TEXTS, .at = WATCHING_MEMBER(of, when), .value = "EXPRESSION",               \
+	 .help = "save the past when this comes true, see dashcam-rules(7); may be given several times",             \
+	 .not_in_file = true},                                                                                       \
+	{.name = "default-rules", .type = OPTION_CHOICE, .at = WATCHING_MEMBER(of, default_rules), .value = "yes|no", \
+	 .help = "look also for what 'dashcam rules' lists: deaths, unusual and hanging spans, silent threads",      \
 	 .choices = "yes|no", .fallback = "yes"},                                                                    \
 	{.name = "pwrite", .type = OPTION_FLAG, .at = WATCHING_MEMBER(of, pwrite),                                   \
 	 .help = "write with pwrite, do not try io_uring"}

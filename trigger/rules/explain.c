@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "trigger/rules/rule.h"
 
@@ -100,7 +101,15 @@ static void say_where(struct sentence *s, const struct dc_rule_node *n)
 
 static void say_named(struct sentence *s, const char *what, const struct dc_rule_node *n)
 {
-	say(s, "%s '%s'", what, n->name);
+	const size_t length = strlen(n->name);
+
+	if (strncmp(n->name, "!(", 2) == 0 && strcspn(n->name, ")") + 1 == length) { /* what fnmatch(3) leaves out */
+		say(s, "%s but for", what);
+		for (const char *at = n->name + 2; *at; at += strcspn(at, "|)") + 1)
+			say(s, "%s '%.*s'", at > n->name + 2 ? "," : "", (int)strcspn(at, "|)"), at);
+	} else {
+		say(s, "%s '%s'", what, n->name);
+	}
 	say_where(s, n);
 }
 

@@ -1,0 +1,79 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# dashcam rules: what ships is listed, a configuration is explained, an error is pointed at; run and watch refuse the same.
+set -u -o pipefail
+bin=$DASHCAM_BIN
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+mkdir -m 0700 "$dir/rings"
+failures=0
+
+wrong() {
+	echo "FAILED: $*"
+	cat "$dir/out" "$dir/err"
+	failures=$((failures + 1))
+}
+
+# expect STATUS ARG...: into out and err
+expect() {
+	local status=$1
+	shift
+	"$bin" "$@" >"$dir/out" 2>"$dir/err" </dev/null
+	local found=$?
+	((found == status)) || wrong "dashcam $*: exit status $found, expected $status"
+}
+
+expect 0 rules
+shipped=$(grep -c '^default\.' "$dir/out")
+((shipped >= 4)) || wrong "rules ship"
+grep -q '^  when the process dies by a signal$' "$dir/out" || wrong "a rule is a sentence"
+expect 0 rules --json
+[[ $(jq -r '.rules | length' "$dir/out") == "$shipped" && $(jq -r '.errors | length' "$dir/out") == 0 ]] || wrong "rules --json"
+
+expect 0 rules --when 'cpu > 95% for 5s' --when exec
+[[ $(grep -c '^when-[12]$' "$dir/out") == 2 ]] || wrong "expressions have names"
+grep -q '^  when for 5 s without a break it uses more than 95 % of a core$' "$dir/out" || wrong "an expression is explained"
+
+expect 2 rules --when 'span "größe" > 250 or exec'
+cat >"$dir/wanted" <<'END'
+dashcam rules: --when, column 18: expected a time such as 250ms or 30s, found '250'
+  span "größe" > 250 or exec
+                 ^~~
+END
+LC_ALL=C.UTF-8 "$bin" rules --when 'span "größe" > 250 or exec' 2>"$dir/err"
+cmp -s "$dir/wanted" "$dir/err" || wrong "the column is pointed at"
+
+cat >"$dir/good.conf" <<'END'
+[watch]
+default-rules = no
+[rule slow-pay]
+when = span "http.request" where route == "/pay"
+       > 250ms
+severity = high
+run = logger slow
+[rule errors]
+when = log >= error rate > 10/s
+END
+expect 0 rules check "$dir/good.conf"
+[[ $(grep -cE '^(slow-pay|errors)$' "$dir/out") == 2 ]] || wrong "both rules are explained"
+grep -q "when one span 'http.request' with route '/pay' lasts longer than 250 ms" "$dir/out" || wrong "lines of one text are one"
+grep -q 'severity high.*run "logger slow"' "$dir/out" || wrong "what follows is told"
+
+sed -i 's/250ms/250sec/; s/log >=/log >>/' "$dir/good.conf"
+expect 2 rules check "$dir/good.conf"
+[[ $(grep -c '\^' "$dir/err") == 2 ]] || wrong "both errors are pointed at"
+grep -q "line 3: rule 'slow-pay', column 45: expected a time" "$dir/err" || wrong "the first one is named"
+expect 2 rules check --json "$dir/good.conf"
+[[ $(jq -c '[.errors[] | [.rule, .line, .column]]' "$dir/out") == '[["slow-pay",3,45],["errors",8,6]]' ]] || wrong "errors in JSON"
+expect 2 rules check "$dir/none.conf"
+expect 64 rules chek "$dir/good.conf"
+expect 64 rules check
+
+expect 1 watch --config "$dir/good.conf" --dir "$dir/rings" --out "$dir/captures"
+grep -q "line 3: rule 'slow-pay', column 45" "$dir/err" || wrong "watch refuses it, too"
+expect 64 run --when 'exec ute' -- true
+grep -q "column 6" "$dir/err" || wrong "run names the column"
+expect 64 watch --when 'exec ute' --dir "$dir/rings" --out "$dir/captures"
+
+((failures == 0)) || exit 1
+echo "all as expected"
