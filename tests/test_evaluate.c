@@ -639,6 +639,18 @@ static void test_vitals(void **state)
 	vital(SECOND);
 	assert_int_equal(since(), 1);
 
+	begin_vitals("fds > 90% of limit");
+	assert_int_equal(dc_evaluate_wants(e), DC_VITALS_FDS | DC_VITALS_LIMITS);
+	vitals.fds = 900;
+	vital(SECOND); /* no limit at all */
+	vitals.fds_limit = 1000;
+	vital(SECOND);
+	assert_int_equal(since(), 0);
+	vitals.fds++;
+	vital(SECOND);
+	assert_int_equal(firings, 1);
+	assert_true(fabs(fired[0].value - 90.1) < 1e-9 && fabs(fired[0].threshold - 90) < 1e-9);
+
 	begin_vitals("stopped");
 	vitals.state = 'T';
 	vitals.known = DC_VITALS_STATE;

@@ -33,7 +33,7 @@ static bool node_init(struct node_state *st, const struct dc_rule_node *n)
 			dc_rate_init(st->rate, n->over_ns);
 		return st->rate;
 	}
-	if (n->over_ns > 0 && dc_vitals_wanted(n->op)) {
+	if (n->over_ns > 0 && dc_vitals_wanted(n)) {
 		st->climb = calloc(1, sizeof(*st->climb));
 		return st->climb;
 	}
@@ -115,7 +115,7 @@ static void note_wants(struct dc_evaluate *e)
 	e->wants = 0;
 	for (uint32_t i = 0; i < e->rules.count; i++)
 		for (uint32_t k = 0; k < e->rules.rules[i].when.count; k++)
-			e->wants |= dc_vitals_wanted(e->rules.rules[i].when.nodes[k].op);
+			e->wants |= dc_vitals_wanted(&e->rules.rules[i].when.nodes[k]);
 	e->wants_logs = has_op(&e->rules, DC_RULE_LOG) || has_op(&e->rules, DC_RULE_LOG_RATE);
 }
 

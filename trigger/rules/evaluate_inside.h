@@ -240,4 +240,4 @@ void dc_lanes_look(struct dc_subject *s, int64_t now_ns); /* at the end of a loo
 
 /* ---- outside.c ---- */
 void dc_restarts_started(struct dc_evaluate *e, struct dc_subject *s, int64_t now_ns);
-uint32_t dc_vitals_wanted(enum dc_rule_op op);
+uint32_t dc_vitals_wanted(const struct dc_rule_node *n);

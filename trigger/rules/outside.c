@@ -34,7 +34,7 @@ static bool climb(struct climb *c, int64_t over_ns, double value, double of, int
 
 /* ---- vitals ---- */
 
-uint32_t dc_vitals_wanted(enum dc_rule_op op)
+static uint32_t wanted_by(enum dc_rule_op op)
 {
 	switch (op) {
 	case DC_RULE_STOPPED:
@@ -61,6 +61,11 @@ uint32_t dc_vitals_wanted(enum dc_rule_op op)
 	}
 }
 
+uint32_t dc_vitals_wanted(const struct dc_rule_node *n)
+{
+	return wanted_by(n->op) | (n->of_limit ? DC_VITALS_LIMITS : 0);
+}
+
 /* What a condition over a window asks of @v, and of how much it is a part. */
 static double counted(const struct dc_rule_node *n, const struct dc_vitals *v, double *ret_of)
 {
@@ -76,6 +81,13 @@ static double counted(const struct dc_rule_node *n, const struct dc_vitals *v, d
 	default: /* DC_RULE_PSI: us of 1e6 a second, in percent */
 		return (double)v->psi_us[n->pressure - 1][n->full] / 1e4;
 	}
+}
+
+/* As it is, or as a part of what it may be, which says nothing where there is no bound. */
+static bool level(const struct dc_rule_node *n, double value, double limit, double *ret_value)
+{
+	*ret_value = n->of_limit ? 100 * value / limit : value;
+	return !n->of_limit || limit > 0;
 }
 
 /* The value that a condition compares now. Return: false: not known yet. */
@@ -97,14 +109,11 @@ static bool vital(struct dc_subject *s, const struct dc_rule_node *n, struct nod
 		*ret_value = 100 * ((double)v->cpu_ns - (double)s->vitals.cpu_ns) / (double)(v->at_ns - s->vitals.at_ns);
 		return true;
 	case DC_RULE_RSS:
-		*ret_value = (double)v->rss_bytes;
-		return true;
+		return level(n, (double)v->rss_bytes, (double)v->rss_limit_bytes, ret_value);
 	case DC_RULE_FDS:
-		*ret_value = v->fds;
-		return true;
+		return level(n, v->fds, v->fds_limit, ret_value);
 	case DC_RULE_THREADS:
-		*ret_value = v->threads;
-		return true;
+		return level(n, v->threads, v->threads_limit, ret_value);
 	default:
 		value = counted(n, v, &of);
 		if (!st->climb || !climb(st->climb, n->over_ns, value, of, v->at_ns, &value, &of) || !(of > 0))
@@ -131,7 +140,7 @@ static void rule_vitals(struct dc_subject *s, struct rule_state *r, const struct
 
 	for (unsigned i = 0; i < r->count; i++) {
 		const struct dc_rule_node *n = node_of(r, i);
-		const uint32_t wanted = dc_vitals_wanted(n->op);
+		const uint32_t wanted = dc_vitals_wanted(n);
 		struct node_state *st = &r->nodes[i];
 		double value = 0;
 
@@ -139,11 +148,11 @@ static void rule_vitals(struct dc_subject *s, struct rule_state *r, const struct
 			continue;
 		any = true;
 		if (n->op == DC_RULE_OOM) {
-			if (!(v->known & wanted) || !went_out_of_memory(s, v))
+			if ((v->known & wanted) != wanted || !went_out_of_memory(s, v))
 				continue;
 			dc_node_moment(st, (double)(v->cgroup_oom - s->vitals.cgroup_oom), 0, NULL, 0, 0);
 			moments |= 1u << i;
-		} else if (!(v->known & wanted)) {
+		} else if ((v->known & wanted) != wanted) {
 			dc_node_set(st, false, 0, 0, now_ns);
 		} else if (vital(s, n, st, v, &value)) {
 			dc_node_set(st, vital_holds(n, value), value, n->number, now_ns);
