@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the watcher costs while nothing happens: a hundred recorded processes that record an event now and then.
+ * What the watcher costs while nothing happens, with the default rules: a hundred recorded processes that record an event now
+ * and then.
  *
- *     bench_watcher [--json] [--seconds N]        20
+ *     bench_watcher [--json] [--seconds N] [--no-rules]        20
  *
  * Bars: ≤ 0.2 % of a core, ≤ 32 MiB. Beside it: one trigger at the end, all hundred processes in one capture.
  */
@@ -99,9 +100,12 @@ static void on_log(void *arg, const char *line)
 	snprintf(shared->log, sizeof shared->log, "%s", line);
 }
 
+static bool no_rules;
+
 static void watcher_main(void)
 {
 	struct dc_watcher_config config;
+	struct dc_rules rules = {0};
 	struct dc_watcher *w;
 	char why[DC_WHY_BYTES];
 
@@ -109,6 +113,9 @@ static void watcher_main(void)
 	dc_watcher_defaults(&config);
 	config.dir = rings;
 	config.output.dir = captures;
+	if (dc_rules_default(&rules) < 0)
+		_exit(1);
+	config.rules = no_rules ? NULL : &rules;
 	config.log = on_log;
 	config.on_found = on_found;
 	config.on_saved = on_saved;
@@ -184,6 +191,8 @@ int main(int argc, char **argv)
 	for (int i = 1; i + 1 < argc; i++)
 		if (strcmp(argv[i], "--seconds") == 0 && atoi(argv[i + 1]) > 0)
 			seconds = atoi(argv[i + 1]);
+	for (int i = 1; i < argc; i++)
+		no_rules = no_rules || strcmp(argv[i], "--no-rules") == 0;
 	start_all();
 	sleep_ms(2000); /* what it does once per ring is over */
 	const pid_t watcher = pids[PROCESSES];

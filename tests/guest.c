@@ -7,6 +7,8 @@
  *   signal N      die of it    exit N        exit with N         fork       go on in a child, wait for it
  *   crash N       the same, with the recorder's handler where there is one
  *   say WORD      print it     sleep MS              exec       go on in a new image of this program
+ *   slow MS       a span "slow" that lasts so long   count N    a counter "level"    trace ID   a trace context
+ *   storm MS [N]  a span "slow" of one millisecond every MS milliseconds, N times
  */
 #include <signal.h>
 #include <stdint.h>
@@ -39,6 +41,28 @@ static void tick(long ms, long n)
 		}
 		sleep_ms(ms);
 	}
+}
+
+static void slow(long ms)
+{
+	DC_SPAN("slow", "ms", ms);
+	sleep_ms(ms);
+}
+
+static void storm(long ms, long n)
+{
+	for (long i = 0; i < n; i++) {
+		slow(1);
+		sleep_ms(ms);
+	}
+}
+
+static void trace(const char *id)
+{
+	char traceparent[64];
+
+	snprintf(traceparent, sizeof(traceparent), "00-%.32s-b7ad6b7169203331-01", id);
+	DC_TRACE_CONTEXT(traceparent);
 }
 
 static void hang(void)
@@ -84,10 +108,18 @@ static int obey(const char *word, const char *a, const char *b)
 		sleep_ms(atol(a));
 	if (!strcmp(word, "say"))
 		puts(a);
+	if (!strcmp(word, "slow"))
+		slow(atol(a));
+	if (!strcmp(word, "count"))
+		DC_COUNTER("level", atol(a));
+	if (!strcmp(word, "trace"))
+		trace(a);
+	if (!strcmp(word, "storm"))
+		storm(atol(a), atol(b));
 	if (!strcmp(word, "tick"))
 		tick(atol(a), atol(b));
 	fflush(stdout);
-	return strcmp(word, "tick") ? 1 : 2;
+	return strcmp(word, "tick") && strcmp(word, "storm") ? 1 : 2;
 }
 
 int main(int argc, char **argv)

@@ -104,12 +104,40 @@ static void test_rules_are_bounded(void **state)
 	dc_budget_free(b);
 }
 
+static void test_limits_of_its_own(void **state)
+{
+	/* A rule with limits of its own has those, also when they change: what it has had this hour is not forgotten. */
+	const struct dc_budget_limits three = {.cooldown_ns = SECOND, .per_hour = 3}, two = {.per_hour = 2},
+				      five = {.per_hour = 5};
+	struct dc_budget *b = make(10 * SECOND, 1);
+	uint64_t taken, suppressed;
+	uint32_t s;
+
+	(void)state;
+	for (int i = 1; i <= 3; i++)
+		assert_int_equal(dc_budget_take_within(b, &three, "slow", 0, i * SECOND, &s), DC_BUDGET_YES);
+	assert_int_equal(dc_budget_take_within(b, &three, "slow", 0, 4 * SECOND, &s), DC_BUDGET_HOUR);
+	assert_int_equal(dc_budget_take_within(b, &two, "slow", 0, 5 * SECOND, &s), DC_BUDGET_HOUR);
+	assert_int_equal(dc_budget_next_ns(b, "slow", 0, 5 * SECOND), HOUR + 2 * SECOND);
+	assert_int_equal(dc_budget_take_within(b, &two, "slow", 0, HOUR + 2 * SECOND, &s), DC_BUDGET_YES);
+	assert_int_equal(s, 2);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(dc_budget_take_within(b, &five, "slow", 0, HOUR + 2 * SECOND, &s), DC_BUDGET_YES);
+	assert_int_equal(dc_budget_take_within(b, &five, "slow", 0, HOUR + 2 * SECOND, &s), DC_BUDGET_HOUR);
+	assert_int_equal(dc_budget_take(b, "api", 0, HOUR, &s), DC_BUDGET_YES);
+	dc_budget_count(b, "slow", &taken, &suppressed);
+	assert_int_equal(taken, 7);
+	assert_int_equal(suppressed, 3);
+	dc_budget_free(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_cooldown),          cmocka_unit_test(test_suppressed_is_told_once),
 		cmocka_unit_test(test_any_hour),          cmocka_unit_test(test_rules_and_users_are_apart),
 		cmocka_unit_test(test_rules_are_bounded),
+		cmocka_unit_test(test_limits_of_its_own),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

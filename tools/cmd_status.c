@@ -10,6 +10,7 @@
 #include "tools/commands.h"
 #include "tools/json.h"
 #include "tools/ringlist.h"
+#include "tools/status_rules.h"
 #include "tools/text.h"
 #include "tools/words.h"
 #include "trigger/control.h"
@@ -208,7 +209,8 @@ static void sampling_text(const struct sampling *s)
 	}
 }
 
-static void status_json(const struct ring_list *list, const struct seen *seen, const struct sampling *sampling)
+static void status_json(const struct ring_list *list, const struct seen *seen, const struct sampling *sampling,
+			const struct status_rules *rules)
 {
 	struct json j;
 
@@ -224,6 +226,7 @@ static void status_json(const struct ring_list *list, const struct seen *seen, c
 		json_ring(&j, &seen[i]);
 	json_end(&j);
 	sampling_json(&j, sampling);
+	status_rules_json(&j, rules);
 	json_u64(&j, "refused", list->refused);
 	json_end(&j);
 }
@@ -327,12 +330,17 @@ static int status_run(const void *options, const struct operands *operands)
 	sampling.wanted = &o->rings;
 	ask_sampling(&sampling, 0, list.dir);
 	dc_rings_each_run(list.dir, ask_sampling, &sampling);
+	CLEANUP(status_rules) struct status_rules *rules = status_rules_ask(list.dir);
+	if (!rules)
+		return failure("out of memory");
 	if (o->json)
-		status_json(&list, seen, &sampling);
+		status_json(&list, seen, &sampling, rules);
 	else if (!none && status_text(&list, seen) < 0)
 		return failure("out of memory");
-	if (!o->json)
+	if (!o->json) {
 		sampling_text(&sampling);
+		status_rules_text(rules);
+	}
 	if (none && sampling.count == 0)
 		return failure("no such process records in '%s'", list.dir);
 	return EXIT_OK;
@@ -347,6 +355,7 @@ const struct command cmd_status = {
 		"per second, "
 		"memory in use and its cap, events dropped, and whether a watcher is there to save its past. "
 		"Processes that a watcher samples without a ring, and those it cannot sample, follow with the reason. "
+		"Then the rules of the watcher: how often each came true, what its budget held back, what it waits for. "
 		"Rings whose process has died are listed too: 'dashcam recover' reads them.\n\n"
 		"'not verified' means that the ring could not be proved to belong to its process; it is "
 		"read, but never a "

@@ -182,7 +182,10 @@ static void which_value(const struct why *w)
 			print(c->name);
 			fputs(": ", stdout);
 		}
-		printf("%s against %s, ", dc_unit_text(c->value, c->unit).s, dc_unit_text(c->threshold, c->unit).s);
+		fputs(dc_unit_text(c->value, c->unit).s, stdout);
+		if (c->unit != DC_UNIT_SIGNAL)
+			printf(" against %s", dc_unit_text(c->threshold, c->unit).s);
+		fputs(", ", stdout);
 	}
 	printf("at %s in ", text_when(w->incident->at_realtime_ns).s);
 	print(w->of->name);

@@ -4,6 +4,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tools/cause.h"
+#include "tools/text.h"
+
 static int find_places(const struct watching_options *o, struct watching_places *ret_places)
 {
 	if (o->dir && strlen(o->dir) >= sizeof(ret_places->dir))
@@ -39,6 +42,27 @@ static void log_line(void *arg, const char *line)
 	say("%s", line);
 }
 
+/* On the standard input of a command that a rule runs: the words of `dashcam why --json`. */
+static void describe(const struct dc_incident *in, const char *process, FILE *out)
+{
+	struct json j;
+
+	json_init(&j, out, true);
+	json_object(&j, NULL);
+	json_text(&j, "rule", in->rule);
+	json_text(&j, "reason", in->text);
+	json_text(&j, "time", text_rfc3339(in->at_realtime_ns).s);
+	json_text(&j, "host", in->host);
+	json_text(&j, "process", process);
+	json_u64(&j, "pid", in->trigger_pid);
+	if (in->trigger_tid)
+		json_u64(&j, "tid", in->trigger_tid);
+	json_u64(&j, "severity", in->severity);
+	json_u64(&j, "suppressed", in->suppressed);
+	json_cause(&j, &in->cause);
+	json_end(&j);
+}
+
 int watching_configure(const struct watching_options *o, struct watching_places *ret_places,
 		       struct dc_watcher_config *ret_config)
 {
@@ -67,5 +91,6 @@ int watching_configure(const struct watching_options *o, struct watching_places 
 	ret_config->threads = strcmp(o->threads, "on") == 0;
 	ret_config->sample_host = geteuid() == 0;
 	ret_config->log = log_line;
+	ret_config->describe = describe;
 	return EXIT_OK;
 }

@@ -38,9 +38,18 @@ enum dc_budget_verdict {
  */
 enum dc_budget_verdict dc_budget_take(struct dc_budget *b, const char *rule, uint32_t uid, int64_t now_ns,
 				      uint32_t *ret_suppressed);
+/* The same for a rule with limits of its own; they may have changed since it was asked for last. */
+enum dc_budget_verdict dc_budget_take_within(struct dc_budget *b, const struct dc_budget_limits *limits, const char *rule,
+					     uint32_t uid, int64_t now_ns, uint32_t *ret_suppressed);
+
+/* It would have fired so often more, and nobody asked. */
+void dc_budget_refuse(struct dc_budget *b, const char *rule, uint32_t uid, uint64_t count);
 
 /* When the rule may fire again after a refusal; for messages. */
 int64_t dc_budget_next_ns(const struct dc_budget *b, const char *rule, uint32_t uid, int64_t now_ns);
+
+/* What was allowed and refused of a rule, ever, over all users. */
+void dc_budget_count(const struct dc_budget *b, const char *rule, uint64_t *ret_taken, uint64_t *ret_suppressed);
 
 /* All refusals ever. */
 uint64_t dc_budget_suppressed(const struct dc_budget *b);

@@ -14,6 +14,7 @@
  *   LIVE      one reply per row of live statistics (trigger/live.h), from row @first on and at most DC_CONTROL_LIVE_MAX: of
  *             each process one of its own, then one per site; reply.events is how many there are in all, pid 0: none.
  *             The watcher keeps them for DC_CONTROL_LIVE_NS after a request, so the first one is told of nothing yet.
+ *   RULES     one reply per rule; one with an empty name: there is none.
  */
 #pragma once
 
@@ -30,6 +31,7 @@
 #define DC_CONTROL_STATUS 2u
 #define DC_CONTROL_SAMPLING 3u
 #define DC_CONTROL_LIVE 5u
+#define DC_CONTROL_RULES 4u
 
 #define DC_CONTROL_ALL 1u /* every recorded process the peer may have */
 #define DC_CONTROL_WAIT 2u
@@ -100,6 +102,14 @@ struct dc_control_live {
 	char site[96];
 };
 
+struct dc_control_rule {
+	char name[64];        /* empty: this reply is of none */
+	char expression[256]; /* may be cut */
+	char waits_for[96];   /* the first name in it that nobody recorded so far; empty: all are known */
+	uint64_t fired;       /* and was allowed to */
+	uint64_t suppressed;  /* by its budget */
+};
+
 struct dc_control_reply {
 	uint32_t version;
 	uint32_t op;
@@ -115,11 +125,13 @@ struct dc_control_reply {
 		struct dc_control_status status;
 		struct dc_control_process process;
 		struct dc_control_live live;
+		struct dc_control_rule rule;
 	};
 };
 
 static_assert(sizeof(struct dc_control_live) <= sizeof(struct dc_control_status), "the reply keeps its size");
 static_assert(sizeof(struct dc_control_process) <= sizeof(struct dc_control_status), "the reply keeps its size");
+static_assert(sizeof(struct dc_control_rule) <= sizeof(struct dc_control_status), "the reply keeps its size");
 
 /* --- clients --- */
 

@@ -31,7 +31,7 @@ static bool budget_allows(struct dc_watcher *w, const struct firing *f, uint32_t
 	enum dc_budget_verdict v;
 	char rule[64];
 
-	*ret_suppressed = 0;
+	*ret_suppressed = f->suppressed;
 	if (!f->budgeted)
 		return true;
 	snprintf(rule, sizeof(rule), "%s %.40s", dc_reason_name(f->reason), death ? "" : f->text);
@@ -68,6 +68,9 @@ static int make_save(struct dc_watcher *w, const struct firing *f, struct dc_rin
 	incident.trigger_pid = f->pid;
 	incident.trigger_tid = f->tid;
 	incident.signal = f->signal;
+	snprintf(incident.rule, sizeof(incident.rule), "%s", f->rule ? f->rule : "");
+	if (f->cause)
+		incident.cause = *f->cause;
 	r = dc_incident_window(&incident, rings[0], &f->window);
 	if (r == 0)
 		r = dc_save_new(&incident, &w->config.output, &save);
@@ -157,7 +160,7 @@ static int say_if_lost(struct dc_watcher *w, const struct firing *f, int r)
 	return r;
 }
 
-static void select_all(const struct dc_watcher *w, bool alive_only, struct selection *s)
+void dc_watcher_select_all(const struct dc_watcher *w, bool alive_only, struct selection *s)
 {
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
 		const struct dc_entry *e = dc_roster_at(w->roster, i);
@@ -177,7 +180,7 @@ int dc_watcher_save_all(struct dc_watcher *w, enum dc_reason reason, const char 
 
 	if (!s)
 		return -ENOMEM;
-	select_all(w, alive_only, s);
+	dc_watcher_select_all(w, alive_only, s);
 	return say_if_lost(w, &f, dc_watcher_fire(w, &f, s, NULL, NULL));
 }
 
@@ -226,6 +229,8 @@ void dc_watcher_on_trigger(void *arg, struct dc_entry *e, const struct dc_ring_t
 		on_crash(w, e, t);
 		return;
 	}
+	if (t->reason == DC_TRIGGER_SPAN && dc_ruling_span_over(w, e, t))
+		return;
 	dc_watcher_select_process(w, e, s);
 	say_if_lost(w, &f, dc_watcher_fire(w, &f, s, NULL, NULL));
 }

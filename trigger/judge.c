@@ -40,7 +40,13 @@ int dc_watcher_save_death(struct dc_watcher *w, const struct dc_entry *e, int si
 	CLEANUP(free) struct selection *s = calloc(1, sizeof(*s));
 	char text[128];
 	int r;
+	const struct dc_cause cause = {.expression = "exit signal",
+				       .sentence = "when a process dies by a signal",
+				       .unit = DC_UNIT_SIGNAL,
+				       .value = signal};
 	const struct firing f = {.reason = DC_REASON_DEATH,
+				 .rule = "default.exit-signal",
+				 .cause = &cause,
 				 .text = text,
 				 .severity = SEVERITY_DEATH,
 				 .pid = e->ring->pid ? e->ring->pid : e->ring->header.pid,
@@ -103,13 +109,14 @@ static void conclude(struct dc_watcher *w, struct dc_entry *e)
 	}
 	dc_worker_died(w->worker, h->pid, h->start_time, e->exit_known, e->exit_status);
 	dc_sampling_remove(w, e->ring);
-	if (told)
-		return; /* saved when its last signal came */
-	if (e->exit_known && WIFSIGNALED(e->exit_status)) {
-		/* its ring does not change any more, so there is time to try again */
-		if (w->config.on_death && worth_saving(e) && dc_watcher_save_death(w, e, WTERMSIG(e->exit_status), 0) == -EBUSY)
-			e->judged = false;
-	} else if (!e->exit_known && e->ring->bare) {
+	/* Of one that was told it is saved already. Of others the ring does not change any more: there is time to try again. */
+	if (!told && e->exit_known && WIFSIGNALED(e->exit_status) && w->config.on_death && worth_saving(e) &&
+	    dc_watcher_save_death(w, e, WTERMSIG(e->exit_status), 0) == -EBUSY)
+		e->judged = false;
+	dc_ruling_ended(w, e); /* now what other rules say of it becomes part of that */
+	if (told || (e->exit_known && WIFSIGNALED(e->exit_status)))
+		return;
+	if (!e->exit_known && e->ring->bare) {
 		if (!e->descendant)
 			dc_watcher_say(w, "process '%s' (%u) is gone and how is not known", h->name, h->pid);
 	} else if (!e->exit_known && !e->goodbye) {
@@ -183,14 +190,18 @@ static void judge(struct dc_watcher *w, struct dc_entry *e)
 	e->asked++;
 	dc_watcher_hear_exits(w);
 	recall_exit(w, e);
-	if (!process_ended(e))
+	if (!process_ended(e)) {
 		e->replaced = e->judged = e->asked > ALIVE_LOOKS;
-	else if (ask_how(w, e) == 0)
+		if (e->replaced)
+			dc_ruling_exec(w, e);
+	} else if (ask_how(w, e) == 0) {
 		conclude(w, e);
+	}
 }
 
 void dc_watcher_on_gone(void *arg, struct dc_entry *e)
 {
+	dc_ruling_gone(e);
 	judge(arg, e);
 }
 
@@ -222,5 +233,7 @@ void dc_watcher_exited(struct dc_watcher *w, uint32_t pid, int status)
 		e->exit_status = status;
 		if (!e->judged)
 			dc_roster_look(w->roster, e, dc_watcher_now_ns());
+		else
+			dc_ruling_ended(w, e);
 	}
 }

@@ -62,8 +62,10 @@ int dc_roster_new(int dir_fd, const char *dir, const struct dc_roster_handler *h
 	return 0;
 }
 
-static void entry_free(struct dc_entry *e)
+static void entry_free(struct dc_roster *r, struct dc_entry *e)
 {
+	if (r->handler.forgotten)
+		r->handler.forgotten(r->arg, e);
 	if (e->pidfd >= 0)
 		close(e->pidfd);
 	dc_ring_unref(e->ring);
@@ -81,7 +83,7 @@ void dc_roster_free(struct dc_roster *r)
 	if (!r)
 		return;
 	for (uint32_t i = 0; i < r->count; i++)
-		entry_free(r->entries[i]);
+		entry_free(r, r->entries[i]);
 	free(r->entries);
 	for (uint32_t i = 0; i < r->unready_count; i++)
 		unready_free(&r->unready[i]);
@@ -401,7 +403,7 @@ void dc_roster_expire(struct dc_roster *r, int64_t now_ns, int64_t grace_ns, int
 		}
 		if (sweep && !e->ring->bare)
 			remove_file(r, e->ring);
-		entry_free(e);
+		entry_free(r, e);
 	}
 	if (kept < r->count)
 		r->full = false;

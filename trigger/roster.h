@@ -37,6 +37,7 @@ struct dc_entry {
 	int64_t gone_ns; /* CLOCK_MONOTONIC */
 	int64_t known_due_ns; /* when /proc is asked about the process again (trigger/known.h) */
 	int64_t known_step_ns;
+	struct ruled *ruled; /* what rules see of it (trigger/ruling.h); NULL: nothing */
 };
 
 struct dc_roster;
@@ -46,6 +47,7 @@ struct dc_roster_handler {
 	void (*found)(void *arg, struct dc_entry *e);
 	void (*trigger)(void *arg, struct dc_entry *e, const struct dc_ring_trigger *t);
 	void (*gone)(void *arg, struct dc_entry *e); /* lock released, goodbye or not; process may live on */
+	void (*forgotten)(void *arg, struct dc_entry *e); /* the entry goes; also from dc_roster_free() */
 	void (*log)(void *arg, const char *line);
 };
 

@@ -99,11 +99,13 @@ void dc_save_path(const struct dc_save *s, char *ret_path, size_t size)
 	snprintf(ret_path, size, "%s/%s", s->dir, s->name);
 }
 
-/* What the file's name says besides time and process: the app's own word for it, else the kind of trigger. */
+/* What the file's name says besides time and process: the app's own word for it, the rule's name, else the kind of trigger. */
 static const char *name_reason(const struct dc_save *s)
 {
 	const struct dc_incident *i = &s->incident;
 
+	if (i->reason == DC_REASON_RULE && i->rule[0])
+		return i->rule;
 	return i->reason == DC_REASON_API && i->text[0] ? i->text : dc_reason_name(i->reason);
 }
 

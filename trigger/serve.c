@@ -121,7 +121,8 @@ static void serve_status(struct dc_watcher *w, uint64_t client)
 	s->jobs = dc_worker_jobs(w->worker, &s->pending);
 	s->captures = w->captures;
 	s->failed = w->failed;
-	s->suppressed = dc_budget_suppressed(w->budget) + dc_budget_suppressed(w->deaths);
+	s->suppressed = dc_budget_suppressed(w->budget) + dc_budget_suppressed(w->deaths) +
+			dc_ruling_suppressed(w);
 	s->unknown_deaths = w->unknown_deaths;
 	s->started_ns = w->started_ns;
 	snprintf(s->out, sizeof(s->out), "%s", w->config.output.dir);
@@ -166,6 +167,21 @@ static void serve_sampling(struct dc_watcher *w, uint64_t client, const struct u
 		dc_control_reply(w->control, client, &reply);
 }
 
+static void serve_rules(struct dc_watcher *w, uint64_t client)
+{
+	struct dc_control_reply reply = {.op = DC_CONTROL_RULES};
+	struct dc_control_rule next = {0};
+	uint32_t i = 0;
+
+	for (bool more = dc_ruling_tell(w, i, &reply.rule); more; reply.rule = next) {
+		more = dc_ruling_tell(w, ++i, &next);
+		reply.more = more;
+		dc_control_reply(w->control, client, &reply);
+	}
+	if (i == 0)
+		dc_control_reply(w->control, client, &reply);
+}
+
 void dc_watcher_on_request(void *arg, uint64_t client, const struct ucred *peer,
 			   const struct dc_control_request *request)
 {
@@ -179,6 +195,8 @@ void dc_watcher_on_request(void *arg, uint64_t client, const struct ucred *peer,
 		serve_sampling(w, client, peer);
 	else if (request->op == DC_CONTROL_LIVE)
 		dc_living_serve(w, client, peer, request);
+	else if (request->op == DC_CONTROL_RULES)
+		serve_rules(w, client);
 	else
 		refuse(w, client, -EOPNOTSUPP, "this watcher does not know that request");
 }

@@ -126,9 +126,15 @@ static void on_found(void *arg, struct dc_entry *e)
 		dc_sampling_supersede(w, e->ring);
 	remember(e, dc_watcher_now_ns());
 	ask_window(w, e->ring);
+	dc_ruling_found(w, e, dc_watcher_now_ns());
 	if (w->config.on_found && !e->ring->bare)
 		w->config.on_found(w->config.on_arg, e->ring);
 	dc_roster_look(w->roster, e, dc_watcher_now_ns());
+}
+
+static void on_forgotten(void *arg, struct dc_entry *e)
+{
+	dc_ruling_forget(arg, e);
 }
 
 static void on_log(void *arg, const char *line)
@@ -167,6 +173,8 @@ static void on_signals(struct dc_watcher *w)
 		if (info.ssi_signo == SIGUSR1 &&
 		    dc_watcher_save_all(w, DC_REASON_SIGNAL, "SIGUSR1", true) == 0)
 			dc_watcher_say(w, "SIGUSR1: no process is recording, nothing to save");
+		else if (info.ssi_signo == SIGHUP)
+			dc_ruling_reload(w);
 		else if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT)
 			w->stop = true;
 	}
@@ -196,6 +204,7 @@ static void on_timer(struct dc_watcher *w)
 	dc_sampler_tick(w->sampler);
 	dc_watcher_judge_all(w);
 	dc_living_look(w, now);
+	dc_ruling_look(w, now);
 	dc_roster_expire(w->roster, now, w->config.grace_ns, known_ns, w->config.sweep);
 	if (w->config.stop_alone && !anybody_alive(w))
 		w->stop = true;
@@ -370,6 +379,8 @@ static int open_signals(struct dc_watcher *w)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGUSR1);
+	if (w->config.reload)
+		sigaddset(&set, SIGHUP);
 	if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
 		return -EINVAL;
 	w->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -430,6 +441,7 @@ static int open_roster(struct dc_watcher *w)
 	static const struct dc_roster_handler handler = {.found = on_found,
 							 .trigger = dc_watcher_on_trigger,
 							 .gone = dc_watcher_on_gone,
+							 .forgotten = on_forgotten,
 							 .log = on_log};
 	int r = dc_roster_new(w->dir_fd, w->config.dir, &handler, w, &w->roster);
 
@@ -472,6 +484,8 @@ static int open_all(struct dc_watcher *w, char why[static DC_WHY_BYTES])
 		r = open_settler(w);
 	if (r == 0)
 		r = open_sampler(w);
+	if (r == 0)
+		r = dc_ruling_open(w);
 	if (r == 0)
 		r = open_roster(w);
 	if (r < 0) {
@@ -544,6 +558,7 @@ unsigned dc_watcher_close(struct dc_watcher *w, bool drain)
 
 	if (w->roster && w->worker) {
 		judge_last(w);
+		dc_ruling_leave(w);
 		say_goodbye(w);
 		dc_worker_finish(w->worker);
 		dc_watcher_take_reports(w);
@@ -553,6 +568,7 @@ unsigned dc_watcher_close(struct dc_watcher *w, bool drain)
 	close_if(w->connector_fd);
 	dc_living_free(w->living);
 	dc_roster_free(w->roster);
+	dc_ruling_close(w);
 	dc_settler_free(w->settler);
 	dc_worker_free(w->worker);
 	dc_sampler_free(w->sampler);

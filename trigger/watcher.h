@@ -14,6 +14,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/signalfd.h>
 
 #include "trigger/budget.h"
@@ -49,6 +50,8 @@ struct dc_watcher_config {
 	const struct dc_rules *rules;
 	int (*reload)(void *arg, struct dc_rules *ret_rules);
 	void *reload_arg;
+	/* What a command that a rule runs gets on its standard input; NULL: nothing. */
+	void (*describe)(const struct dc_incident *incident, const char *process, FILE *out);
 	/* One line, lower case, no newline. */
 	void (*log)(void *arg, const char *line);
 	void *log_arg;

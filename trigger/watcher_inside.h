@@ -5,6 +5,7 @@
  *   watcher.c   open, loop, close           fire.c    from a reason to incidents in the worker
  *   judge.c     how processes ended         serve.c   requests of the control socket, and what became of captures
  *   sampling.c  which of them are sampled   living.c  what they do right now, while somebody asks
+ *   ruling.c    what rules see              act.c     what follows from it
  */
 #pragma once
 
@@ -13,6 +14,7 @@
 
 #include "trigger/control.h"
 #include "trigger/roster.h"
+#include "trigger/ruling.h"
 #include "trigger/watcher.h"
 #include "trigger/worker.h"
 
@@ -55,6 +57,7 @@ struct dc_watcher {
 	struct dc_budget *budget; /* of apps' triggers */
 	struct dc_budget *deaths;
 	struct dc_living *living; /* NULL: nobody asked so far */
+	struct dc_ruling *ruling; /* NULL: no rules */
 	struct dc_control *control;
 	struct waiter waiters[WAITERS_MAX];
 	struct exit_seen exits[EXITS_MAX]; /* the last ones; slot = pid % EXITS_MAX */
@@ -77,6 +80,9 @@ struct firing {
 	uint32_t tid;
 	uint32_t signal;
 	bool budgeted; /* not asked for by a person: counts against the budgets */
+	uint32_t suppressed; /* before it, where a rule has counted them itself */
+	const char *rule; /* NULL: none */
+	const struct dc_cause *cause; /* NULL: none */
 	struct dc_window window;
 };
 
@@ -98,6 +104,8 @@ int dc_watcher_fire(struct dc_watcher *w, const struct firing *f, struct selecti
 		    void (*each)(void *arg, uint64_t job), void *arg);
 /* All images of one process. */
 void dc_watcher_select_process(const struct dc_watcher *w, const struct dc_entry *of, struct selection *s);
+/* All that are recorded, or of these the living ones. */
+void dc_watcher_select_all(const struct dc_watcher *w, bool alive_only, struct selection *s);
 void dc_watcher_on_trigger(void *arg, struct dc_entry *e, const struct dc_ring_trigger *t);
 
 void dc_watcher_on_gone(void *arg, struct dc_entry *e);

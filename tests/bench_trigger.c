@@ -1,0 +1,440 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From something that goes wrong to the watcher's decision, and what a storm of it costs:
+ *
+ *     bench_trigger [--json] [--seconds N]        of the storm, 10
+ *
+ *   first_*      end of a span that was too long → the rule is decided, the first of a burst. Bar: p99 ≤ 1 ms
+ *   stall_*      last event of a process that is stopped, deadlocked, spinning → decided, in periods of `silent`. Bar: ≤ 2
+ *   storm_*      1,000 triggers a second: captures within the budget, every one counted, and the program's throughput in
+ *                intervals with it against intervals whose spans are of a site that no rule is about, in turns. Bar: 2 %
+ *   threshold_ns what a span costs more where the watcher has told its guest what to compare it with. Bar: 0.5 ns
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+#include "recorder/dashcam.h"
+#include "tests/bench.h"
+#include "trigger/control.h"
+#include "trigger/rules/rule.h"
+#include "trigger/watcher.h"
+
+#define FIRSTS 60
+#define STALLS 3
+#define INTERVALS_MAX 2400
+#define INTERVAL_NS 250e6
+#define STORM_COOLDOWN_NS INT64_C(2000000000)
+#define PAIRS 2000000L
+#define ROUNDS 15
+
+static struct shared {
+	_Atomic int found;
+	_Atomic int ready;
+	_Atomic int saved;
+	_Atomic int decided;
+	_Atomic long long decided_ns;
+	_Atomic long long last_event_ns[STALLS];
+	_Atomic long long stall_ns[STALLS];
+	_Atomic int go[STALLS];
+	pid_t stalling[STALLS];
+	double latencies[FIRSTS];
+	double units[2][INTERVALS_MAX / 2]; /* cold, hot */
+	long hot_spans;
+	double threshold_ns;
+	char log[256];
+} * shared;
+
+static char rings[64], captures[64];
+static pid_t watcher;
+
+static void sleep_ms(long ms)
+{
+	nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
+}
+
+static void busy_ns(double ns)
+{
+	for (double until = bench_now_ns() + ns; bench_now_ns() < until;)
+		continue;
+}
+
+static void die(const char *what)
+{
+	char command[256];
+
+	fprintf(stderr, "bench_trigger: %s; the watcher's last words: %s\n", what, shared->log[0] ? shared->log : "none");
+	if (watcher > 0)
+		kill(watcher, SIGKILL);
+	snprintf(command, sizeof command, "rm -rf -- '%s' '%s'", rings, captures);
+	exit(system(command) ? 2 : 1);
+}
+
+/* --- the watcher --- */
+
+/* A rule that does not save says so at once: "rule 'silent': NAME[PID]: ..." */
+static void on_log(void *arg, const char *line)
+{
+	const long long now = (long long)bench_now_ns();
+	const char *pid = strchr(line, '[');
+
+	(void)arg;
+	snprintf(shared->log, sizeof shared->log, "%s", line);
+	if (strncmp(line, "rule '", 6) != 0)
+		return;
+	for (int i = 0; pid && i < STALLS; i++)
+		if (strncmp(line, "rule 'silent'", 13) == 0 && atoi(pid + 1) == shared->stalling[i] && !shared->stall_ns[i])
+			atomic_store(&shared->stall_ns[i], now);
+	atomic_store(&shared->decided_ns, now);
+	atomic_fetch_add(&shared->decided, 1);
+}
+
+static void on_found(void *arg, const struct dc_ring *ring)
+{
+	(void)arg, (void)ring;
+	atomic_fetch_add(&shared->found, 1);
+}
+
+static void on_saved(void *arg, const char *path)
+{
+	(void)arg, (void)path;
+	atomic_fetch_add(&shared->saved, 1);
+}
+
+static void add_rule(struct dc_rules *rules, const char *name, const char *when, bool capture)
+{
+	struct dc_rule_error error;
+	struct dc_rule rule;
+
+	dc_rule_defaults(&rule);
+	if (dc_rule_parse(when, &rule.when, &error) < 0)
+		die(error.why);
+	snprintf(rule.name, sizeof rule.name, "%s", name);
+	rule.capture = capture;
+	rule.cooldown_ns = capture ? STORM_COOLDOWN_NS : 0;
+	rule.per_hour = capture ? 60 : 0;
+	if (dc_rules_add(rules, &rule) < 0)
+		die("no memory");
+}
+
+static void watcher_main(void)
+{
+	struct dc_watcher_config config;
+	struct dc_rules rules = {0};
+	struct dc_watcher *w;
+	char why[DC_WHY_BYTES];
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	add_rule(&rules, "first", "span \"bench.slow\" > 1ms", false);
+	add_rule(&rules, "silent", "silent for 1s", false);
+	add_rule(&rules, "storm", "span \"bench.hot\" > 1us", true);
+	dc_watcher_defaults(&config);
+	config.dir = rings;
+	config.output.dir = captures;
+	config.rules = &rules;
+	config.on_death = false;
+	config.sample_hz = 0;
+	config.log = on_log;
+	config.on_found = on_found;
+	config.on_saved = on_saved;
+	if (dc_watcher_open(&config, &w, why) < 0) {
+		on_log(NULL, why);
+		_exit(1);
+	}
+	dc_watcher_loop(w);
+	dc_watcher_close(w, false);
+	_exit(0);
+}
+
+static void start_watcher(void)
+{
+	shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	snprintf(rings, sizeof rings, "/dev/shm/bench_trigger.XXXXXX");
+	snprintf(captures, sizeof captures, "/var/tmp/bench_trigger.XXXXXX");
+	if (shared == MAP_FAILED || !mkdtemp(rings) || !mkdtemp(captures)) {
+		fprintf(stderr, "bench_trigger: cannot make directories in /dev/shm and /var/tmp\n");
+		exit(1);
+	}
+	watcher = fork();
+	if (watcher == 0)
+		watcher_main();
+}
+
+static pid_t start(void (*body)(int), int arg)
+{
+	const int found = atomic_load(&shared->found);
+	const pid_t pid = fork();
+
+	if (pid == 0) {
+		struct dc_opts opts = DC_OPTS_INIT;
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		opts.dir = rings;
+		opts.memory_bytes = 16u << 20;
+		if (dc_start(&opts))
+			_exit(1);
+		body(arg);
+		_exit(0);
+	}
+	for (int i = 0; atomic_load(&shared->found) <= found; i++) {
+		if (i == 500)
+			die("the watcher does not find a ring");
+		sleep_ms(10);
+	}
+	return pid;
+}
+
+static void end(pid_t pid, int signal)
+{
+	if (signal)
+		kill(pid, signal);
+	waitpid(pid, NULL, 0);
+}
+
+/* --- the first of a burst --- */
+
+static double slow_ended_ns(void)
+{
+	dc_span_t s = DC_BEGIN("bench.slow");
+	double ended;
+
+	busy_ns(1.2e6);
+	ended = bench_now_ns();
+	DC_END(s);
+	return ended;
+}
+
+static void firsts(int arg)
+{
+	(void)arg;
+	for (int i = 0; i < 100; i++) {
+		DC_SPAN("bench.slow"); /* known, quick */
+	}
+	sleep_ms(800); /* by now its guest has been told */
+	for (int i = 0; i < FIRSTS; i++) {
+		const int before = atomic_load(&shared->decided);
+		const double ended = slow_ended_ns();
+
+		while (atomic_load(&shared->decided) == before && bench_now_ns() < ended + 1e9)
+			sleep_ms(1);
+		shared->latencies[i] = atomic_load(&shared->decided) == before ? 1e9 : (double)shared->decided_ns - ended;
+		sleep_ms(300); /* what comes within a quarter of a second is the rest of a burst */
+	}
+}
+
+/* --- stalls --- */
+
+static void stalls(int i)
+{
+	for (int k = 0; !atomic_load(&shared->go[i]); k++) {
+		DC_INSTANT("bench.beat", "k", k);
+		atomic_store(&shared->last_event_ns[i], (long long)bench_now_ns());
+		sleep_ms(10);
+	}
+	if (i == 1) /* deadlocked: waits for what nobody will do */
+		for (;;)
+			pause();
+	for (;;) /* spinning, or about to be stopped */
+		if (i == 0)
+			sleep_ms(1);
+}
+
+static double stall_periods(void)
+{
+	double worst = 0;
+
+	for (int i = 0; i < STALLS; i++)
+		shared->stalling[i] = start(stalls, i);
+	sleep_ms(7000); /* silence is only noticed of what has recorded for a while */
+	for (int i = 0; i < STALLS; i++) {
+		if (i == 0)
+			kill(shared->stalling[i], SIGSTOP);
+		atomic_store(&shared->go[i], 1);
+	}
+	sleep_ms(3500);
+	for (int i = 0; i < STALLS; i++) {
+		const double took = shared->stall_ns[i] ? (double)(shared->stall_ns[i] - shared->last_event_ns[i]) : 99e9;
+
+		end(shared->stalling[i], SIGKILL);
+		worst = took > worst ? took : worst;
+	}
+	return worst / 1e9;
+}
+
+/* --- the storm --- */
+
+static void hot_span(void)
+{
+	DC_SPAN("bench.hot");
+	busy_ns(2e3);
+}
+
+static void cold_span(void)
+{
+	DC_SPAN("bench.cold");
+	busy_ns(2e3);
+}
+
+static uint64_t work(uint64_t x)
+{
+	for (int i = 0; i < 256; i++)
+		x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+	return x;
+}
+
+static void storm(int intervals)
+{
+	uint64_t x = 88172645463325252u;
+
+	bench_pin(0);
+	hot_span();
+	sleep_ms(800);
+	for (int i = 0; i < intervals; i++) {
+		const double until = bench_now_ns() + INTERVAL_NS;
+		double now, next = 0, units = 0;
+
+		while ((now = bench_now_ns()) < until) {
+			if (now >= next) {
+				i & 1 ? hot_span() : cold_span();
+				shared->hot_spans += i & 1;
+				next = (next > 0 ? next : now) + 1e6;
+			}
+			x = work(x);
+			units++;
+		}
+		shared->units[i & 1][i / 2] = units;
+	}
+	shared->threshold_ns = (double)(x & 1); /* so that the work is done */
+	sleep_ms(1000);
+}
+
+struct told {
+	uint64_t fired, suppressed;
+};
+
+static void each_rule(void *arg, const struct dc_control_reply *reply)
+{
+	struct told *t = arg;
+
+	if (reply->op == DC_CONTROL_RULES && strcmp(reply->rule.name, "storm") == 0)
+		*t = (struct told){reply->rule.fired, reply->rule.suppressed};
+}
+
+static struct told ask_storm(void)
+{
+	const struct dc_control_request q = {.version = DC_CONTROL_VERSION, .op = DC_CONTROL_RULES};
+	struct told t = {0};
+	char why[DC_WHY_BYTES];
+
+	if (dc_control_ask(rings, &q, each_rule, &t, why) < 0)
+		die(why);
+	return t;
+}
+
+/* Medians of neighbours: what else runs on the machine changes slowly, or only for some of them. */
+static double kept(int intervals)
+{
+	static double ratios[INTERVALS_MAX / 2];
+	const int n = intervals / 2;
+
+	for (int i = 0; i < n; i++)
+		ratios[i] = shared->units[1][i] / shared->units[0][i];
+	return bench_quantile(ratios, (size_t)n, 0.5);
+}
+
+/* --- what a threshold costs the guest --- */
+
+static double pairs_ns(bool with)
+{
+	const double start = bench_now_ns();
+
+	for (long i = 0; i < PAIRS; i++) {
+		dc_span_t s = with ? DC_BEGIN("bench.with", "i", (int)i) : DC_BEGIN("bench.without", "i", (int)i);
+
+		DC_END(s);
+	}
+	return (bench_now_ns() - start) / (double)PAIRS;
+}
+
+static int set_threshold(void)
+{
+	struct dc_ring_tables t = {0};
+	struct dc_ring *ring = NULL;
+	char why[DC_WHY_BYTES], name[128];
+	int dir = open(rings, O_RDONLY | O_DIRECTORY), r = -ENOENT;
+	FILE *list;
+
+	snprintf(name, sizeof name, "ls '%s' | grep '^%d[.].*ring$'", rings, getpid());
+	list = popen(name, "r");
+	if (list && fgets(name, sizeof name, list)) {
+		name[strcspn(name, "\n")] = '\0';
+		r = dc_ring_open(dir, name, &ring, why);
+	}
+	if (list)
+		pclose(list);
+	if (r == 0)
+		r = dc_ring_tables(ring, &t);
+	for (uint32_t i = 1; r == 0 && i < t.counts.site_count; i++)
+		if (strcmp(dc_ring_tables_strings(&t) + dc_ring_tables_sites(&t)[i].name, "bench.with") == 0)
+			r = dc_ring_set_threshold(ring, i, UINT64_C(1) << 50) < 0 ? -EIO : 1;
+	free(t.bytes);
+	dc_ring_unref(ring);
+	close(dir);
+	return r;
+}
+
+static void threshold(int arg)
+{
+	static double differences[ROUNDS];
+
+	(void)arg;
+	pairs_ns(true), pairs_ns(false);
+	if (set_threshold() != 1)
+		_exit(1);
+	for (int i = 0; i < ROUNDS; i++) {
+		const double with = pairs_ns(true);
+
+		differences[i] = with - pairs_ns(false);
+	}
+	shared->threshold_ns = bench_quantile(differences, ROUNDS, 0.5);
+}
+
+int main(int argc, char **argv)
+{
+	struct bench_report r;
+	int seconds = 10, intervals;
+	char command[256];
+
+	for (int i = 1; i + 1 < argc; i++)
+		if (strcmp(argv[i], "--seconds") == 0 && atoi(argv[i + 1]) > 0)
+			seconds = atoi(argv[i + 1]);
+	intervals = seconds * 8 < INTERVALS_MAX ? seconds * 8 : INTERVALS_MAX; /* every other one is the storm */
+	start_watcher();
+	sleep_ms(300);
+	end(start(firsts, 0), 0);
+	const double periods = stall_periods();
+	end(start(storm, intervals), 0);
+	const struct told told = ask_storm();
+	const int saved = atomic_load(&shared->saved);
+	const double took_s = intervals * INTERVAL_NS / 1e9;
+	end(start(threshold, 0), 0);
+	end(watcher, SIGTERM);
+
+	bench_begin(&r, "bench_trigger", argc, argv);
+	bench_figure(&r, "first_p50_ms", bench_quantile(shared->latencies, FIRSTS, 0.5) / 1e6, "ms", "end of the span to the decision");
+	bench_figure(&r, "first_p99_ms", bench_quantile(shared->latencies, FIRSTS, 0.99) / 1e6, "ms", "the same; bar 1");
+	bench_figure(&r, "stall_periods", periods, "x", "of `silent for 1s`: stopped, deadlocked, spinning; bar 2");
+	bench_figure(&r, "storm_triggers", (double)shared->hot_spans, "", "1,000 a second, every other quarter of a second");
+	bench_figure(&r, "storm_counted", (double)(told.fired + told.suppressed) / (double)shared->hot_spans, "x", "of them; bar 1");
+	bench_figure(&r, "storm_captures", saved, "", "made");
+	bench_figure(&r, "storm_over_budget", saved - (1 + took_s * 1e9 / (double)STORM_COOLDOWN_NS), "", "bar 0");
+	bench_figure(&r, "storm_kept", kept(intervals), "x", "of the throughput; bar 0.98");
+	bench_figure(&r, "threshold_ns", shared->threshold_ns, "ns", "a span with a threshold against one without; bar 0.5");
+	bench_end(&r);
+	snprintf(command, sizeof command, "rm -rf -- '%s' '%s'", rings, captures);
+	return system(command) ? 2 : 0;
+}

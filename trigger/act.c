@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What follows when a rule comes true, if its budget allows: a capture of the process, its group or all; a command. What is
+ * not allowed is counted by rule, and said in its next capture and in `dashcam status`.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "persist/unit.h"
+#include "trigger/proc.h"
+#include "trigger/ruling_inside.h"
+
+static enum dc_unit unit_of(enum dc_rule_op op)
+{
+	switch (op) {
+	case DC_RULE_SPAN_LASTS:
+	case DC_RULE_SPAN_UNUSUAL:
+	case DC_RULE_SPAN_PERCENTILE:
+	case DC_RULE_SPAN_OPEN:
+	case DC_RULE_SPAN_OPEN_UNUSUAL:
+	case DC_RULE_SILENT:
+	case DC_RULE_THREAD_SILENT:
+		return DC_UNIT_NS;
+	case DC_RULE_SPAN_RATE:
+	case DC_RULE_EVENT_RATE:
+	case DC_RULE_LOG_RATE:
+	case DC_RULE_MAJOR_FAULTS:
+		return DC_UNIT_PER_SECOND;
+	case DC_RULE_COUNTER:
+	case DC_RULE_EXIT_CODE:
+	case DC_RULE_RESTART:
+	case DC_RULE_FDS:
+	case DC_RULE_THREADS:
+	case DC_RULE_OOM:
+		return DC_UNIT_NUMBER;
+	case DC_RULE_EXIT_SIGNAL:
+		return DC_UNIT_SIGNAL;
+	case DC_RULE_CPU:
+	case DC_RULE_THROTTLED:
+	case DC_RULE_PSI:
+		return DC_UNIT_PERCENT;
+	case DC_RULE_RSS:
+		return DC_UNIT_BYTES;
+	case DC_RULE_RSS_GROWS:
+		return DC_UNIT_BYTES_PER_SECOND;
+	default:
+		return DC_UNIT_NONE;
+	}
+}
+
+/* --- what a capture is told --- */
+
+static const struct lane_seen *lane_of(const struct ruled *r, uint32_t tid)
+{
+	for (uint32_t i = 0; tid && i < r->lane_count; i++)
+		if (r->lanes[i].tid == tid)
+			return &r->lanes[i];
+	return NULL;
+}
+
+/* As it calls itself; else as the kernel does, where its ids are ours. */
+static void name_thread(const struct ruled *r, uint32_t tid, char name[static 16])
+{
+	const struct lane_seen *lane = lane_of(r, tid);
+	const struct dc_ring *ring = r->e->ring;
+	char file[32], comm[32];
+
+	if (lane)
+		memcpy(name, lane->comm, 16);
+	if (!tid || name[0] || !ring->verified || !ring->pid || ring->pid != ring->header.pid)
+		return;
+	snprintf(file, sizeof(file), "task/%u/comm", tid);
+	if (dc_proc_read(ring->pid, file, comm, sizeof(comm)) > 0)
+		snprintf(name, 16, "%.*s", (int)strcspn(comm, "\n"), comm);
+}
+
+static uint64_t open_ns(const struct ruled *r, const struct lane_seen *lane)
+{
+	const uint64_t now = dc_ring_now(r->e->ring);
+	struct dc_clock clock;
+
+	if (lane->open_units >= now || dc_ring_clock(r->e->ring, &clock) < 0)
+		return 0;
+	return dc_clock_duration_ns(&clock, now - lane->open_units);
+}
+
+/* Those open longest, longest first. */
+static void add_neighbour(struct dc_cause *cause, const struct dc_neighbour *n)
+{
+	uint32_t at = cause->neighbour_count;
+
+	if (at == DC_NEIGHBOURS_MAX && cause->neighbours[--at].open_ns >= n->open_ns)
+		return;
+	for (; at > 0 && cause->neighbours[at - 1].open_ns < n->open_ns; at--)
+		cause->neighbours[at] = cause->neighbours[at - 1];
+	cause->neighbours[at] = *n;
+	cause->neighbour_count += cause->neighbour_count < DC_NEIGHBOURS_MAX;
+}
+
+static void add_neighbours(struct dc_cause *cause, const struct ruled *r, uint32_t but_tid)
+{
+	const struct dc_schema *schema = r->tail ? dc_tail_schema(r->tail) : NULL;
+
+	for (uint32_t i = 0; schema && i < r->lane_count; i++) {
+		const struct lane_seen *lane = &r->lanes[i];
+		struct dc_neighbour n = {.pid = r->e->ring->pid, .tid = lane->tid, .depth = lane->depth};
+
+		if (!lane->depth || lane->tid == but_tid)
+			continue;
+		n.open_ns = open_ns(r, lane);
+		snprintf(n.name, sizeof(n.name), "%.47s",
+			 lane->open_site < schema->count ? schema->sites[lane->open_site].name : "?");
+		memcpy(n.thread, lane->comm, sizeof(n.thread));
+		add_neighbour(cause, &n);
+	}
+}
+
+static void make_cause(const struct dc_watcher *w, const struct dc_rule_firing *f, const struct selection *s,
+		       struct dc_cause *ret_cause)
+{
+	const struct ruled *of = f->process;
+	struct dc_cause *c = ret_cause;
+
+	*c = (struct dc_cause){.unit = unit_of(f->leaf->op), .value = f->value, .threshold = f->threshold};
+	snprintf(c->expression, sizeof(c->expression), "%s", f->rule->when.text);
+	dc_rule_explain(&f->rule->when, c->sentence, sizeof(c->sentence));
+	snprintf(c->name, sizeof(c->name), "%.95s", f->name ? f->name : "");
+	name_thread(of, f->tid, c->thread);
+	memcpy(c->trace_id, f->trace_id, sizeof(c->trace_id));
+	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
+		const struct dc_entry *e = dc_roster_at(w->roster, i);
+
+		for (uint32_t k = 0; e->ruled && !e->gone && k < s->count; k++)
+			if (s->rings[k] == e->ring)
+				add_neighbours(c, e->ruled, dc_entry_same(e, of->e) ? f->tid : 0);
+	}
+}
+
+/* "slow-pay: http.request 612 ms (span "http.request" > 250ms)" */
+static void make_text(const struct dc_rule *rule, const struct dc_cause *c, char *text, size_t size)
+{
+	const struct dc_unit_text value = c->unit != DC_UNIT_NONE ? dc_unit_text(c->value, c->unit) : (struct dc_unit_text){""};
+	const int n = snprintf(text, size, "%s: %s%s%s (%s)", rule->name, c->name, *c->name && value.s[0] ? " " : "", value.s,
+			       c->expression);
+
+	if (n >= (int)size)
+		strcpy(text + size - 4, "...");
+}
+
+/* --- of whom --- */
+
+static void select_group(const struct dc_watcher *w, const struct dc_entry *of, struct selection *s)
+{
+	const pid_t group = of->ring->pid ? getpgid((pid_t)of->ring->pid) : -1;
+
+	dc_watcher_select_process(w, of, s);
+	for (uint32_t i = 0; group > 0 && i < dc_roster_count(w->roster); i++) {
+		const struct dc_entry *e = dc_roster_at(w->roster, i);
+
+		if (!e->superseded && !e->gone && e->ring->pid && !dc_entry_same(e, of) &&
+		    getpgid((pid_t)e->ring->pid) == group)
+			s->rings[s->count++] = e->ring;
+	}
+}
+
+static void select_scope(const struct dc_watcher *w, const struct dc_rule *rule, const struct dc_entry *of, struct selection *s)
+{
+	switch (rule->scope) {
+	case DC_RULE_SCOPE_ALL:
+		dc_watcher_select_all(w, false, s);
+		break;
+	case DC_RULE_SCOPE_GROUP:
+		select_group(w, of, s);
+		break;
+	default:
+		dc_watcher_select_process(w, of, s);
+	}
+}
+
+/* --- what is done --- */
+
+static bool allowed(struct dc_watcher *w, const struct dc_rule_firing *f, uint32_t uid, uint32_t *ret_suppressed)
+{
+	const struct dc_budget_limits *usual = &w->config.budget;
+	const struct dc_budget_limits limits = {
+		.cooldown_ns = f->rule->cooldown_ns == DC_RULE_HERE_DEFAULT ? usual->cooldown_ns : f->rule->cooldown_ns,
+		.per_hour = f->rule->per_hour < 0 ? usual->per_hour : (uint32_t)f->rule->per_hour};
+
+	if (f->untold) /* within one look it is told once */
+		dc_budget_refuse(w->ruling->budget, f->rule->name, uid, f->untold);
+	return dc_budget_take_within(w->ruling->budget, &limits, f->rule->name, uid, dc_watcher_now_ns(), ret_suppressed) ==
+	       DC_BUDGET_YES;
+}
+
+static void capture(struct dc_watcher *w, const struct dc_rule_firing *f, const struct firing *firing, struct selection *s)
+{
+	const int r = dc_watcher_fire(w, firing, s, NULL, NULL);
+
+	if (r >= 0)
+		return;
+	w->failed++;
+	dc_watcher_say(w, "rule '%s': '%s' not saved: %s", f->rule->name, firing->text,
+		       r == -EBUSY ? "too many captures are under way" : strerror(-r));
+}
+
+static void run(struct dc_watcher *w, const struct dc_rule *rule, const struct dc_ring *ring, const struct dc_incident *incident,
+		int64_t now_ns)
+{
+	CLEANUP(free) char *json = NULL;
+	size_t bytes = 0;
+	FILE *out = open_memstream(&json, &bytes);
+	int r;
+
+	if (!out)
+		return;
+	if (w->config.describe)
+		w->config.describe(incident, ring->header.name, out);
+	fclose(out);
+	const struct dc_command command = {.rule = rule->name,
+					   .text = rule->run,
+					   .pid = incident->trigger_pid,
+					   .uid = ring->uid,
+					   .gid = ring->gid,
+					   .limit_ns = rule->run_limit_ns,
+					   .input = json,
+					   .input_bytes = bytes};
+	r = dc_commands_run(w->ruling->commands, &command, now_ns);
+	if (r < 0)
+		dc_watcher_say(w, "rule '%s': its command was not run: %s", rule->name,
+			       r == -EBUSY ? "as many as may run are running" : strerror(-r));
+}
+
+static void run_for(struct dc_watcher *w, const struct dc_rule_firing *f, const struct firing *firing)
+{
+	const struct ruled *of = f->process;
+	CLEANUP(free) struct dc_incident *incident = calloc(1, sizeof(*incident));
+
+	if (!incident)
+		return;
+	dc_incident_init(incident, DC_REASON_RULE, firing->text);
+	if (dc_incident_window(incident, of->e->ring, &firing->window) < 0)
+		return;
+	snprintf(incident->rule, sizeof(incident->rule), "%s", f->rule->name);
+	incident->severity = firing->severity;
+	incident->suppressed = firing->suppressed;
+	incident->trigger_pid = firing->pid;
+	incident->trigger_tid = firing->tid;
+	incident->cause = *firing->cause;
+	run(w, f->rule, of->e->ring, incident, dc_watcher_now_ns());
+}
+
+static void act(struct dc_watcher *w, const struct dc_rule_firing *f, struct selection *s)
+{
+	const struct ruled *of = f->process;
+	const struct dc_ring *ring = of->e->ring;
+	const struct dc_rule *rule = f->rule;
+	CLEANUP(free) struct dc_cause *cause = calloc(1, sizeof(*cause));
+	char text[256];
+	struct firing firing = {
+		.reason = DC_REASON_RULE,
+		.text = text,
+		.rule = rule->name,
+		.cause = cause,
+		.severity = rule->severity,
+		.pid = ring->pid ? ring->pid : ring->header.pid,
+		.tid = f->tid,
+		.window = {.last_ns = rule->last_ns == DC_RULE_HERE_DEFAULT ? w->config.last_ns : rule->last_ns,
+			   .after_ns = rule->after_ns == DC_RULE_HERE_DEFAULT ? w->config.after_ns : rule->after_ns,
+			   .at_tick = f->at_tick},
+	};
+
+	if (!cause || !allowed(w, f, ring->uid, &firing.suppressed))
+		return;
+	select_scope(w, rule, of->e, s);
+	make_cause(w, f, s, cause);
+	make_text(rule, cause, text, sizeof(text));
+	if (rule->capture)
+		capture(w, f, &firing, s);
+	else
+		dc_watcher_say(w, "rule '%s': %s[%u]: %s", rule->name, ring->header.name, firing.pid, text + strlen(rule->name) + 2);
+	if (rule->run[0])
+		run_for(w, f, &firing);
+}
+
+void dc_act(void *arg, const struct dc_rule_firing *firing)
+{
+	struct dc_watcher *w = arg;
+	CLEANUP(free) struct selection *s = NULL;
+
+	if (strcmp(firing->rule->name, RULE_EXIT_SIGNAL) == 0)
+		return;
+	s = calloc(1, sizeof(*s));
+	if (s)
+		act(w, firing, s);
+}

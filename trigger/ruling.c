@@ -1,0 +1,490 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <fnmatch.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "trigger/ruling_inside.h"
+
+#define TAILS_NS (SECOND_NS / 400) /* of a look at all rings: 1 % of a core at four looks a second */
+#define TAIL_AT_ONCE_NS (SECOND_NS / 5000) /* of one ring, before what its guest says is judged */
+#define TAIL_AGAIN_NS (SECOND_NS / 1000)
+#define VITALS_NS SECOND_NS
+#define SITES_A_LOOK 512u /* of one ring, whose thresholds are thought over again; and how many of them change at most */
+#define WRITES_A_LOOK 64u
+#define COMMANDS_WAIT_NS (5 * SECOND_NS) /* at the end, for what rules have just started */
+
+static bool about_recorded(const struct dc_rule *rule)
+{
+	for (uint32_t i = 0; i < rule->when.count; i++)
+		if (rule->when.nodes[i].op >= DC_RULE_SPAN_LASTS && rule->when.nodes[i].op <= DC_RULE_THREAD_SILENT)
+			return true;
+	return false;
+}
+
+static bool wants_tail(const struct dc_rules *rules)
+{
+	for (uint32_t i = 0; i < rules->count; i++)
+		if (about_recorded(&rules->rules[i]))
+			return true;
+	return false;
+}
+
+static void on_command_log(void *arg, const char *line)
+{
+	dc_watcher_say(arg, "%s", line);
+}
+
+int dc_ruling_open(struct dc_watcher *w)
+{
+	static const struct dc_rules none = {0};
+	const struct dc_budget_limits limits = w->config.budget;
+	struct dc_ruling *ruling;
+	int r;
+
+	if (!w->config.rules && !w->config.reload)
+		return 0;
+	ruling = w->ruling = calloc(1, sizeof(*ruling));
+	if (!ruling)
+		return -ENOMEM;
+	ruling->rules = w->config.rules ? w->config.rules : &none;
+	ruling->wants_tail = wants_tail(ruling->rules);
+	r = dc_evaluate_new(ruling->rules, dc_act, w, &ruling->evaluate);
+	if (r == 0)
+		r = dc_budget_new(&limits, &ruling->budget);
+	if (r == 0)
+		r = dc_commands_new(on_command_log, w, &ruling->commands);
+	return r;
+}
+
+static void wait_for_commands(struct dc_ruling *ruling)
+{
+	const int64_t until = dc_watcher_now_ns() + COMMANDS_WAIT_NS;
+
+	while (ruling->commands && dc_commands_tick(ruling->commands, dc_watcher_now_ns()) && dc_watcher_now_ns() < until)
+		poll(NULL, 0, 20);
+}
+
+void dc_ruling_close(struct dc_watcher *w)
+{
+	struct dc_ruling *ruling = w->ruling;
+
+	if (!ruling)
+		return;
+	wait_for_commands(ruling);
+	dc_commands_free(ruling->commands);
+	dc_budget_free(ruling->budget);
+	dc_evaluate_free(ruling->evaluate);
+	dc_rules_cleanup(&ruling->own[0]);
+	dc_rules_cleanup(&ruling->own[1]);
+	free(ruling);
+	w->ruling = NULL;
+}
+
+/* --- processes --- */
+
+static double units_per_s(const struct dc_ring *ring)
+{
+	const uint64_t probe = UINT64_C(1) << 32;
+	struct dc_clock clock;
+	uint64_t lasts_ns;
+
+	if (ring->bare || dc_ring_clock(ring, &clock) < 0 || !(lasts_ns = dc_clock_duration_ns(&clock, probe)))
+		return 0;
+	return (double)probe / (double)lasts_ns * 1e9;
+}
+
+/* A watcher before us may have been killed: what it told the guest still stands there. */
+static void adopt_thresholds(struct ruled *r)
+{
+	CLEANUP(free) struct dc_ring_control *control = NULL;
+	struct dc_ring_look look;
+
+	if (dc_ring_look(r->e->ring, &look) < 0 || dc_ring_control(r->e->ring, &control) < 0)
+		return;
+	r->thresholds = calloc(look.sites_used + 1, sizeof(*r->thresholds));
+	for (uint32_t i = 0; r->thresholds && i < look.sites_used; i++)
+		r->thresholds[i] = control->threshold[i] ? ~control->threshold[i] : 0;
+	r->threshold_count = r->thresholds ? look.sites_used : 0;
+	r->thresholds_stale = true;
+}
+
+static void open_tail(struct ruled *r)
+{
+	if (r->tail || r->e->ring->bare || !r->w->ruling->wants_tail || dc_tail_new(r->e->ring, &r->tail) < 0)
+		return;
+	if (!r->thresholds)
+		adopt_thresholds(r);
+}
+
+static bool has_vitals(const struct dc_watcher *w, const struct dc_entry *e)
+{
+	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
+		const struct dc_entry *other = dc_roster_at(w->roster, i);
+
+		if (other != e && other->ruled && other->ruled->vitals && !other->gone && dc_entry_same(other, e))
+			return true;
+	}
+	return false;
+}
+
+/* Of several images of a process the first that lives has them: nothing is to be noticed twice. */
+static void open_vitals(struct ruled *r)
+{
+	const struct dc_ring *ring = r->e->ring;
+
+	if (!r->vitals && ring->verified && ring->pid && !has_vitals(r->w, r->e))
+		r->vitals = dc_vitals_open(ring->pid, ring->header.start_time, NULL);
+}
+
+void dc_ruling_found(struct dc_watcher *w, struct dc_entry *e, int64_t now_ns)
+{
+	struct ruled *r;
+
+	if (!w->ruling || e->ring->elsewhere)
+		return;
+	r = calloc(1, sizeof(*r));
+	if (!r)
+		return;
+	r->w = w;
+	r->e = e;
+	r->subject = dc_evaluate_process(w->ruling->evaluate, e->ring->header.name, units_per_s(e->ring), r, now_ns);
+	if (!r->subject) {
+		free(r);
+		return;
+	}
+	e->ruled = r;
+	open_tail(r);
+	open_vitals(r);
+}
+
+void dc_ruling_forget(struct dc_watcher *w, struct dc_entry *e)
+{
+	struct ruled *r = e->ruled;
+
+	if (!r)
+		return;
+	e->ruled = NULL;
+	dc_evaluate_forget(w->ruling->evaluate, r->subject);
+	dc_tail_free(r->tail);
+	dc_vitals_close(r->vitals);
+	free(r->lanes);
+	free(r->thresholds);
+	free(r);
+}
+
+/* --- what they recorded --- */
+
+static const char *site_name(const struct ruled *r, uint16_t site)
+{
+	const struct dc_schema *schema = r->tail ? dc_tail_schema(r->tail) : NULL;
+
+	return schema && site < schema->count ? schema->sites[site].name : "";
+}
+
+static void keep_lane(struct ruled *r, const struct dc_ring_lane *entry)
+{
+	struct lane_seen *lanes;
+
+	if (r->lane_count == r->lane_room) {
+		lanes = reallocarray(r->lanes, r->lane_room ? r->lane_room * 2 : 8, sizeof(*lanes));
+		if (!lanes)
+			return;
+		r->lanes = lanes;
+		r->lane_room = r->lane_room ? r->lane_room * 2 : 8;
+	}
+	lanes = &r->lanes[r->lane_count++];
+	*lanes = (struct lane_seen){.tid = entry->tid,
+				    .depth = entry->depth,
+				    .open_units = entry->open_units,
+				    .open_site = entry->open_site};
+	memcpy(lanes->comm, entry->comm, sizeof(lanes->comm) - 1);
+}
+
+struct looking {
+	struct ruled *r;
+	uint64_t now_units;
+	int64_t now_ns;
+};
+
+static void on_lane(void *arg, uint32_t index, const struct dc_ring_lane *entry)
+{
+	const struct looking *l = arg;
+	struct ruled *r = l->r;
+
+	keep_lane(r, entry);
+	dc_evaluate_lane(r->w->ruling->evaluate, r->subject, index, entry, entry->depth ? site_name(r, entry->open_site) : "",
+			 l->now_units, l->now_ns);
+}
+
+static void on_event(void *arg, const struct dc_event *event, double weight)
+{
+	const struct looking *l = arg;
+
+	dc_evaluate_event(l->r->w->ruling->evaluate, l->r->subject, event, weight, l->now_ns);
+}
+
+static void look_at_tail(struct ruled *r, int64_t budget_ns, int64_t now_ns)
+{
+	static const struct dc_tail_handler handler = {.lane = on_lane, .event = on_event};
+	struct looking looking = {.r = r, .now_units = dc_ring_now(r->e->ring), .now_ns = now_ns};
+
+	r->tailed_ns = now_ns;
+	r->lane_count = 0;
+	dc_tail_look(r->tail, budget_ns, &handler, &looking);
+}
+
+/* --- what guests compare with --- */
+
+static bool grow_thresholds(struct ruled *r, uint32_t count)
+{
+	uint64_t *more;
+
+	if (count <= r->threshold_count)
+		return true;
+	more = reallocarray(r->thresholds, count, sizeof(*more));
+	if (!more)
+		return false;
+	memset(more + r->threshold_count, 0, (count - r->threshold_count) * sizeof(*more));
+	r->thresholds = more;
+	r->threshold_count = count;
+	return true;
+}
+
+/* Distributions move with every event; a guest is told when it is by more than 3 %. */
+static bool differs(uint64_t wanted, uint64_t told)
+{
+	const uint64_t off = wanted > told ? wanted - told : told - wanted;
+
+	return off && (!wanted || !told || off > told / 32);
+}
+
+/* Only where something happened, since nothing else changes them; and bounded, whatever a ring claims to have. */
+static void push_thresholds(struct ruled *r)
+{
+	const struct dc_schema *schema = dc_tail_schema(r->tail);
+	const uint64_t events = dc_tail_totals(r->tail)->events;
+	const uint32_t count = schema ? (schema->count < DC_SITE_MAX ? schema->count : DC_SITE_MAX) : 0;
+	uint32_t writes = 0, looked = 0;
+
+	if (count < 2 || !r->e->ring->writable || (events == r->events && count == r->threshold_count && !r->thresholds_stale) ||
+	    !grow_thresholds(r, count))
+		return;
+	for (; looked < count && looked < SITES_A_LOOK && writes < WRITES_A_LOOK; looked++) {
+		const uint32_t site = r->threshold_next = r->threshold_next + 1 < count ? r->threshold_next + 1 : 1;
+		const uint64_t wanted = dc_evaluate_threshold(r->w->ruling->evaluate, r->subject, (uint16_t)site,
+							      schema->sites[site].name);
+
+		if (!differs(wanted, r->thresholds[site]) || dc_ring_set_threshold(r->e->ring, site, wanted) < 0)
+			continue;
+		r->thresholds[site] = wanted;
+		writes++;
+	}
+	if (looked == count) {
+		r->events = events;
+		r->thresholds_stale = false;
+	}
+}
+
+static void reset_thresholds(struct ruled *r)
+{
+	for (uint32_t site = 1; site < r->threshold_count; site++)
+		if (r->thresholds[site] && dc_ring_set_threshold(r->e->ring, site, 0) == 0)
+			r->thresholds[site] = 0;
+}
+
+void dc_ruling_leave(struct dc_watcher *w)
+{
+	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++)
+		if (dc_roster_at(w->roster, i)->ruled)
+			reset_thresholds(dc_roster_at(w->roster, i)->ruled);
+}
+
+/* --- looks --- */
+
+static bool looked_at(const struct dc_entry *e)
+{
+	return e->ruled && !e->gone && !e->superseded;
+}
+
+/* Who has little to tell leaves its share to those after it. */
+static void look_at_tails(struct dc_watcher *w, int64_t now_ns)
+{
+	const int64_t until_ns = now_ns + TAILS_NS;
+	uint32_t left = 0;
+
+	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++)
+		left += looked_at(dc_roster_at(w->roster, i)) && dc_roster_at(w->roster, i)->ruled->tail;
+	for (uint32_t i = 0; left && i < dc_roster_count(w->roster); i++) {
+		struct dc_entry *e = dc_roster_at(w->roster, i);
+		int64_t budget_ns;
+
+		if (!looked_at(e) || !e->ruled->tail)
+			continue;
+		budget_ns = (until_ns - dc_watcher_now_ns()) / left--;
+		look_at_tail(e->ruled, budget_ns > 0 ? budget_ns : 0, now_ns);
+		push_thresholds(e->ruled);
+	}
+}
+
+static void look_at_vitals(struct dc_watcher *w, int64_t now_ns)
+{
+	const uint32_t wants = dc_evaluate_wants(w->ruling->evaluate);
+	struct dc_vitals v;
+
+	if (!wants || now_ns < w->ruling->vitals_due_ns)
+		return;
+	w->ruling->vitals_due_ns = now_ns + VITALS_NS - SECOND_NS / 8; /* looks are not that exact */
+	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
+		struct dc_entry *e = dc_roster_at(w->roster, i);
+
+		if (!looked_at(e))
+			continue;
+		open_vitals(e->ruled); /* the image that had them may be gone */
+		if (e->ruled->vitals && dc_vitals_read(e->ruled->vitals, wants, now_ns, &v) == 0)
+			dc_evaluate_vitals(w->ruling->evaluate, e->ruled->subject, &v, now_ns);
+	}
+}
+
+void dc_ruling_look(struct dc_watcher *w, int64_t now_ns)
+{
+	if (!w->ruling)
+		return;
+	look_at_tails(w, now_ns);
+	look_at_vitals(w, now_ns);
+	dc_evaluate_tick(w->ruling->evaluate, now_ns);
+	dc_commands_tick(w->ruling->commands, now_ns);
+}
+
+/* --- what is told at once --- */
+
+bool dc_ruling_span_over(struct dc_watcher *w, struct dc_entry *e, const struct dc_ring_trigger *t)
+{
+	const int64_t now_ns = dc_watcher_now_ns();
+	struct ruled *r = e->ruled;
+	char name[sizeof(t->text) + 1];
+
+	if (!r || !r->tail || t->site >= r->threshold_count || !r->thresholds[t->site])
+		return false;
+	if (now_ns - r->tailed_ns > TAIL_AGAIN_NS) /* a storm is not worth a look each */
+		look_at_tail(r, TAIL_AT_ONCE_NS, now_ns);
+	snprintf(name, sizeof(name), "%.*s", (int)sizeof(t->text), t->text);
+	dc_evaluate_span_over(w->ruling->evaluate, r->subject, t->site, name, t->value, t->tid, t->tick, now_ns);
+	return true;
+}
+
+void dc_ruling_exec(struct dc_watcher *w, struct dc_entry *e)
+{
+	if (e->ruled)
+		dc_evaluate_exec(w->ruling->evaluate, e->ruled->subject, dc_watcher_now_ns());
+}
+
+void dc_ruling_gone(struct dc_entry *e)
+{
+	if (e->ruled && e->ruled->tail)
+		look_at_tail(e->ruled, TAILS_NS, dc_watcher_now_ns());
+}
+
+/* Once for a process, though it may have had several images. */
+void dc_ruling_ended(struct dc_watcher *w, struct dc_entry *e)
+{
+	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
+		const struct dc_entry *other = dc_roster_at(w->roster, i);
+
+		if (other != e && other->ruled && other->ruled->ended && dc_entry_same(other, e))
+			return;
+	}
+	if (!e->ruled || e->ruled->ended || !e->exit_known)
+		return;
+	e->ruled->ended = true;
+	dc_evaluate_ended(w->ruling->evaluate, e->ruled->subject, e->exit_status, dc_watcher_now_ns());
+}
+
+/* --- other rules --- */
+
+static void follow_rules(struct dc_watcher *w)
+{
+	w->ruling->wants_tail = wants_tail(w->ruling->rules);
+	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
+		struct ruled *r = dc_roster_at(w->roster, i)->ruled;
+
+		if (!r || r->e->gone)
+			continue;
+		r->thresholds_stale = true;
+		if (!w->ruling->wants_tail) {
+			reset_thresholds(r);
+			dc_tail_free(TAKE(r->tail));
+		}
+		open_tail(r);
+	}
+}
+
+void dc_ruling_reload(struct dc_watcher *w)
+{
+	struct dc_ruling *ruling = w->ruling;
+	struct dc_rules *next = ruling ? &ruling->own[!ruling->at] : NULL;
+
+	if (!ruling || !w->config.reload)
+		return;
+	dc_rules_cleanup(next);
+	if (w->config.reload(w->config.reload_arg, next) < 0)
+		return;
+	if (dc_evaluate_reload(ruling->evaluate, next) < 0) {
+		dc_watcher_say(w, "rules not read again: no memory; the old ones stay");
+		return;
+	}
+	ruling->rules = next;
+	ruling->at = !ruling->at;
+	follow_rules(w);
+	dc_watcher_say(w, "%u rule%s read again", next->count, next->count == 1 ? "" : "s");
+}
+
+/* --- status --- */
+
+static bool anybody_has(const struct dc_watcher *w, const char *pattern)
+{
+	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
+		const struct ruled *r = dc_roster_at(w->roster, i)->ruled;
+		const struct dc_schema *schema = r && r->tail ? dc_tail_schema(r->tail) : NULL;
+
+		for (uint32_t s = 1; schema && s < schema->count; s++)
+			if (fnmatch(pattern, schema->sites[s].name, FNM_EXTMATCH) == 0)
+				return true;
+	}
+	return false;
+}
+
+/* A rule may be about something that no process has recorded so far. */
+static void tell_waiting(const struct dc_watcher *w, const struct dc_rule *rule, struct dc_control_rule *ret_rule)
+{
+	for (uint32_t i = 0; i < rule->when.count; i++) {
+		const struct dc_rule_node *n = &rule->when.nodes[i];
+
+		if (!n->name[0] || anybody_has(w, n->name))
+			continue;
+		snprintf(ret_rule->waits_for, sizeof(ret_rule->waits_for), "%.95s", n->name);
+		return;
+	}
+}
+
+uint64_t dc_ruling_suppressed(const struct dc_watcher *w)
+{
+	return w->ruling ? dc_budget_suppressed(w->ruling->budget) : 0;
+}
+
+bool dc_ruling_tell(const struct dc_watcher *w, uint32_t index, struct dc_control_rule *ret_rule)
+{
+	const struct dc_rule *rule;
+
+	if (!w->ruling || index >= w->ruling->rules->count)
+		return false;
+	rule = &w->ruling->rules->rules[index];
+	*ret_rule = (struct dc_control_rule){0};
+	snprintf(ret_rule->name, sizeof(ret_rule->name), "%.63s", rule->name);
+	snprintf(ret_rule->expression, sizeof(ret_rule->expression), "%.255s", rule->when.text);
+	dc_budget_count(w->ruling->budget, rule->name, &ret_rule->fired, &ret_rule->suppressed);
+	tell_waiting(w, rule, ret_rule);
+	return true;
+}

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/* What ruling.c (facts in) and act.c (decisions out) share; nobody else includes it. */
+#pragma once
+
+#include "trigger/command.h"
+#include "trigger/rules/evaluate.h"
+#include "trigger/ruling.h"
+#include "trigger/tail.h"
+#include "trigger/vitals.h"
+#include "trigger/watcher_inside.h"
+
+/* The built-in of judge.c: it holds the dying process, so it does not wait for a rule to tell it. */
+#define RULE_EXIT_SIGNAL "default.exit-signal"
+
+struct lane_seen { /* at the last look */
+	uint32_t tid;
+	uint32_t depth;
+	uint64_t open_units;
+	uint16_t open_site;
+	char comm[16];
+};
+
+/* One image of a process, as rules see it. */
+struct ruled {
+	struct dc_watcher *w;
+	struct dc_entry *e;
+	struct dc_subject *subject;
+	struct dc_tail *tail;            /* NULL: no ring, or no rule is about what it records */
+	struct dc_vitals_source *vitals; /* NULL: another image of its process has them, or it may not be looked at */
+	bool ended;                      /* told */
+	int64_t tailed_ns;               /* last look at its tail */
+	uint64_t events;                 /* delivered by then, at the last look at thresholds */
+	struct lane_seen *lanes;
+	uint32_t lane_count, lane_room;
+	uint64_t *thresholds; /* by site: what its guest compares with */
+	uint32_t threshold_count;
+	uint32_t threshold_next; /* site to go on with */
+	bool thresholds_stale;   /* rules changed */
+};
+
+struct dc_ruling {
+	struct dc_evaluate *evaluate;
+	const struct dc_rules *rules; /* the configuration's, or own */
+	struct dc_rules own[2];       /* read again: the rules there are, and those before them */
+	unsigned at;
+	bool wants_tail;
+	int64_t vitals_due_ns;
+	struct dc_budget *budget;
+	struct dc_commands *commands;
+	uint64_t refused_commands;
+};
+
+/* The evaluator's word. */
+void dc_act(void *arg, const struct dc_rule_firing *firing);
