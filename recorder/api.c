@@ -10,7 +10,7 @@ void dc_thread_name(const char *name)
 {
 	if (!name || !dc_recorder_on())
 		return;
-	struct dc_thread_ *f = dc_enter_();
+	struct dc_thread_ *f = dc_enter();
 	if (!f)
 		return;
 	struct dc_recorder *r = dc_recorder;
@@ -19,7 +19,7 @@ void dc_thread_name(const char *name)
 	memcpy(comm, name, strnlen(name, sizeof comm - 1));
 	memcpy(r->lanes[t->lane].comm, comm, sizeof comm);
 	dc_thread_record(r, t);
-	f->armed = 1;
+	f->busy = f->idle;
 }
 
 void dc_window(uint64_t window_ns)

@@ -13,7 +13,6 @@
 #include "recorder/recorder.h"
 
 #define NONE UINT32_MAX
-#define GONE 0xffffu /* dc_open_.bytes: no arguments to carry */
 #define OPEN_FIXED 13u /* tag, start, depth, site */
 
 struct copies {
@@ -38,16 +37,24 @@ static void put_dropped(uint8_t *codes, unsigned count)
 		codes[count / 2] = 0x0f;
 }
 
+/* Of half an address in @chunk. */
+static const uint8_t *place(const uint8_t *chunk, uint16_t half)
+{
+	return chunk + (uint16_t)(half - (uint16_t)(uintptr_t)chunk);
+}
+
 static void copy_open(struct dc_recorder *r, struct copies *c, uint32_t depth)
 {
 	struct dc_open_ *o = &c->f->open[depth];
-	bool whole = o->bytes != GONE && c->at + OPEN_FIXED + o->bytes <= c->end;
+	const uint16_t bytes = (uint16_t)(o->end - o->args);
 	unsigned args = arguments(r, o->site), codes = (args + 1) / 2;
-	if (!whole && (o->site == DC_SITE_INLINE || c->at + OPEN_FIXED + codes > c->end)) {
-		o->bytes = GONE;
+	/* no bytes though it has arguments: they are gone */
+	bool whole = (bytes || !codes) && c->at + OPEN_FIXED + bytes <= c->end;
+	if (!whole)
+		o->end = o->args;
+	if (!whole && (o->site == DC_SITE_INLINE || c->at + OPEN_FIXED + codes > c->end))
 		return; /* its name goes with its arguments, or there is no room left */
-	}
-	uint64_t units = o->units;
+	uint64_t units = c->f->since[depth];
 	uint16_t number = (uint16_t)(depth + 1);
 	c->at[0] = DC_KIND_OPEN;
 	memcpy(c->at + 1, &units, 8);
@@ -55,11 +62,11 @@ static void copy_open(struct dc_recorder *r, struct copies *c, uint32_t depth)
 	memcpy(c->at + 11, &o->site, 2);
 	c->at += OPEN_FIXED;
 	if (whole) {
-		memcpy(c->at, c->from + o->at, o->bytes);
-		o->at = (uint16_t)(c->at - c->base);
-		c->at += o->bytes;
+		memcpy(c->at, place(c->from, o->args), bytes);
+		o->args = (uint16_t)(uintptr_t)c->at;
+		c->at += bytes;
+		o->end = (uint16_t)(uintptr_t)c->at;
 	} else {
-		o->bytes = GONE;
 		put_dropped(c->at, args);
 		c->at += codes;
 	}
@@ -68,13 +75,13 @@ static void copy_open(struct dc_recorder *r, struct copies *c, uint32_t depth)
 
 static void copy_opens(struct dc_recorder *r, struct copies *c)
 {
-	uint32_t tracked = c->f->depth < DC_DEPTH_MAX_ ? c->f->depth : DC_DEPTH_MAX_;
+	uint32_t depth = (uint32_t)c->f->token, tracked = depth < DC_DEPTH_MAX_ ? depth : DC_DEPTH_MAX_;
 	uint32_t inner = tracked > DC_OPEN_OUTER + DC_OPEN_INNER ? tracked - DC_OPEN_INNER : DC_OPEN_OUTER;
 	for (uint32_t i = 0; i < tracked; i++) {
 		if (i < DC_OPEN_OUTER || i >= inner)
 			copy_open(r, c, i);
 		else
-			c->f->open[i].bytes = GONE;
+			c->f->open[i].end = c->f->open[i].args;
 	}
 }
 
@@ -83,7 +90,7 @@ static void seal(struct dc_recorder *r, struct dc_thread *t)
 	struct dc_chunk_entry *e = &r->entries[t->chunk];
 	__atomic_store_n(&e->sealed, (uint32_t)(t->fast.last >> DC_COARSE_SHIFT), __ATOMIC_RELAXED);
 	/* [chunk-seal] release; pairs with the acquire of [chunk-claim]: our last stores come before the next owner's */
-	__atomic_store_n(&e->state, t->fast.state & ~DC_CHUNK_OWNED, __ATOMIC_RELEASE);
+	__atomic_store_n(&e->state, dc_thread_state(&t->fast) & ~DC_CHUNK_OWNED, __ATOMIC_RELEASE);
 }
 
 /*
@@ -107,7 +114,7 @@ static void install(struct dc_recorder *r, struct dc_thread *t, uint32_t i, uint
 			    .base = base,
 			    .at = base + sizeof(struct dc_chunk_header),
 			    .end = base + sizeof(struct dc_chunk_header) + r->chunk_bytes / 4 };
-	uint64_t events = t->events + (t->chunk != NONE ? dc_state_events(f->state) : 0);
+	uint64_t events = t->events + (t->chunk != NONE ? dc_state_events(dc_thread_state(f)) : 0);
 	pages_expect(r, base);
 	copy_opens(r, &c);
 	*(struct dc_chunk_header *)base = (struct dc_chunk_header){
@@ -117,7 +124,7 @@ static void install(struct dc_recorder *r, struct dc_thread *t, uint32_t i, uint
 		.lane = t->lane,
 		.tid = r->lanes[t->lane].tid,
 		.serial = r->lanes[t->lane].serial,
-		.depth = f->depth,
+		.depth = (uint32_t)f->token,
 		.opens = c.count,
 	};
 	t->switching = 1; /* up to here the old chunk is the lane's, whoever goes on with it */
@@ -130,10 +137,10 @@ static void install(struct dc_recorder *r, struct dc_thread *t, uint32_t i, uint
 	f->at = c.at;
 	f->limit = base + r->chunk_bytes - DC_CHUNK_SLACK;
 	f->last = now;
-	f->state = DC_CHUNK_OWNED | (uint64_t)generation << 32 | (uint64_t)(c.at - base);
 	f->state_word = &r->entries[i].state;
+	dc_thread_restate(f, DC_CHUNK_OWNED | (uint64_t)generation << 32 | (uint64_t)(c.at - base));
 	/* [chunk-commit] release; pairs with the reader's first acquire fence: the header is there */
-	__atomic_store_n(f->state_word, f->state, __ATOMIC_RELEASE);
+	__atomic_store_n(f->state_word, dc_thread_state(f), __ATOMIC_RELEASE);
 	DC_BARRIER_();
 	t->switching = 0;
 	__atomic_store_n(&r->lanes[t->lane].chunk, i, __ATOMIC_RELAXED); /* a hint for lookers */
@@ -142,7 +149,7 @@ static void install(struct dc_recorder *r, struct dc_thread *t, uint32_t i, uint
 int dc_chunk_switch(struct dc_recorder *r, struct dc_thread *t)
 {
 	uint32_t generation;
-	uint64_t now = dc_units_(&t->fast);
+	uint64_t now = dc_units(&t->fast);
 	if (DC_UNLIKELY_(!__atomic_load_n(&r->window_units, __ATOMIC_RELAXED)))
 		dc_window_calibrate(r);
 	uint32_t i = dc_chunk_claim(r, t, now, &generation);

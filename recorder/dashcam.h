@@ -51,13 +51,13 @@ enum dc_level { DC_TRACE, DC_DEBUG, DC_INFO, DC_WARN, DC_ERROR, DC_FATAL };
 
 /*
  * A place in the code that records; static, made by the macros. Its first 16 bytes are what an event reads.
- * The library fills @id, @shape, @signs and @control at the site's first event.
+ * The library fills @id, @known and @control at the site's first event.
  */
 struct dc_site {
-	const uint32_t *control; /* enable word; bits 0 and 1 set: off */
+	const uint32_t *control; /* enable word; 0: on, bits 0 or 1 set: off, others: ask the library */
 	uint16_t id;
-	uint8_t shape; /* 0: not registered, 1: integers only, 2: general */
-	uint8_t signs; /* bit i: argument i is a signed integer */
+	uint8_t known; /* 1: registered */
+	uint8_t busy; /* somebody registers it */
 	uint8_t kind;
 	uint8_t level;
 	uint8_t arg_count;
@@ -141,15 +141,19 @@ DC_API int dc_stats(struct dc_stats *ret_stats);
 enum dc_site_kind { DC_SITE_SPAN = 1, DC_SITE_INSTANT = 4, DC_SITE_COUNTER = 5 };
 DC_API struct dc_site *dc_site_new(enum dc_site_kind kind, const char *name);
 
-/* The macros end here: one function per number of arguments. Values are passed as 64 bits, see DC_VALUE_(). */
-DC_API dc_span_t dc_begin0(struct dc_site *site);
-DC_API dc_span_t dc_begin1(struct dc_site *site, uint64_t a);
-DC_API dc_span_t dc_begin2(struct dc_site *site, uint64_t a, uint64_t b);
-DC_API dc_span_t dc_beginv(struct dc_site *site, const uint64_t *args);
+/*
+ * The macros end here: one function per number of arguments. Values are passed as 64 bits, see DC_VALUE_().
+ * @odd: the site's enable word; not 0 also where an argument is a string: then the library has to look closer.
+ * Beginnings return the span's token.
+ */
+DC_API uint64_t dc_begin0(struct dc_site *site, uint32_t odd);
+DC_API uint64_t dc_begin1(struct dc_site *site, uint32_t odd, uint64_t a);
+DC_API uint64_t dc_begin2(struct dc_site *site, uint32_t odd, uint64_t a, uint64_t b);
+DC_API uint64_t dc_beginv(struct dc_site *site, const uint64_t *args);
 DC_API void dc_end(dc_span_t span);
-DC_API void dc_event0(struct dc_site *site);
-DC_API void dc_event1(struct dc_site *site, uint64_t a);
-DC_API void dc_event2(struct dc_site *site, uint64_t a, uint64_t b);
+DC_API void dc_event0(struct dc_site *site, uint32_t odd);
+DC_API void dc_event1(struct dc_site *site, uint32_t odd, uint64_t a);
+DC_API void dc_event2(struct dc_site *site, uint32_t odd, uint64_t a, uint64_t b);
 DC_API void dc_eventv(struct dc_site *site, const uint64_t *args);
 DC_API void dc_flow(unsigned kind, uint64_t id);
 DC_API void dc_trace_context(const char *traceparent);
@@ -159,7 +163,8 @@ DC_API void dc_trigger(struct dc_site *site, const uint64_t *args);
 /* Called by a constructor in every file that includes this header: a library loaded later is noted with its build-id. */
 DC_API void dc_module_loaded(const void *here);
 
-extern DC_API const uint32_t dc_control_fresh; /* always 0: the control word of a site before its first event */
+extern DC_API const uint32_t dc_control_fresh; /* always DC_ODD_: the control word of a site before its first event */
+#define DC_ODD_ 0x80000000u
 
 struct dc_secret {
 	char unused;
@@ -221,7 +226,28 @@ static inline int dc_off_(int error)
 
 #else
 
-/* ---- values and their types ---- */
+/*
+ * ---- values and their types ----
+ *
+ * A value is passed as it is recorded, so that what is done to it is done where its type is known: signed integers as
+ * zigzag (small negative numbers stay short), floating point with its bytes swapped (round numbers have zeros at the low
+ * end), anything else as it is.
+ */
+
+static inline uint64_t dc_value_n_(int v)
+{
+	return (uint32_t)v << 1 ^ (uint32_t)(v >> 31);
+}
+static inline uint64_t dc_value_i_(long long v)
+{
+	return (uint64_t)v << 1 ^ (uint64_t)(v >> 63);
+}
+static inline uint64_t dc_value_f_(double v)
+{
+	uint64_t u;
+	__builtin_memcpy(&u, &v, sizeof u);
+	return __builtin_bswap64(u);
+}
 
 #ifdef __cplusplus
 
@@ -259,18 +285,19 @@ template <typename T> static inline uint64_t dc_value_(const T &v)
 	static_assert(std::is_scalar_v<V> || std::is_same_v<V, dc_secret>,
 		      "dashcam records integers, bool, floating point, const char *, pointers and DC_SECRET()");
 	if constexpr (std::is_floating_point_v<V>) {
-		double d = static_cast<double>(v);
-		uint64_t u;
-		std::memcpy(&u, &d, sizeof u);
-		return u;
+		return dc_value_f_(static_cast<double>(v));
 	} else if constexpr (std::is_same_v<V, dc_secret> || std::is_null_pointer_v<V>) {
 		return 0;
 	} else if constexpr (std::is_array_v<T>) {
 		return reinterpret_cast<uint64_t>(&v[0]);
 	} else if constexpr (std::is_pointer_v<V>) {
 		return reinterpret_cast<uint64_t>(v);
-	} else {
+	} else if constexpr (dc_type_of_<V>() != 2) {
 		return static_cast<uint64_t>(v);
+	} else if constexpr (sizeof(V) <= sizeof(int)) {
+		return dc_value_n_(static_cast<int>(v));
+	} else {
+		return dc_value_i_(static_cast<long long>(v));
 	}
 }
 #define DC_TYPE_(v) dc_type_of_<decltype(v)>()
@@ -280,19 +307,9 @@ template <typename T> static inline uint64_t dc_value_(const T &v)
 
 #define DC_SECRET(value) ((void)sizeof(value), (struct dc_secret){ 0 })
 
-static inline uint64_t dc_value_i_(long long v)
-{
-	return (uint64_t)v;
-}
 static inline uint64_t dc_value_u_(unsigned long long v)
 {
 	return v;
-}
-static inline uint64_t dc_value_f_(double v)
-{
-	uint64_t u;
-	__builtin_memcpy(&u, &v, sizeof u);
-	return u;
 }
 static inline uint64_t dc_value_p_(const volatile void *v)
 {
@@ -304,12 +321,12 @@ static inline uint64_t dc_value_s_(struct dc_secret v)
 	return 0;
 }
 
-#define DC_GENERIC_(v, integer, natural, boolean, real, text, secret, other)                                           \
+#define DC_GENERIC_(v, narrow, integer, natural, boolean, real, text, secret, other)                                   \
 	_Generic((v),                                                                                                  \
-		char: integer,                                                                                         \
-		signed char: integer,                                                                                  \
-		short: integer,                                                                                        \
-		int: integer,                                                                                          \
+		char: narrow,                                                                                          \
+		signed char: narrow,                                                                                   \
+		short: narrow,                                                                                         \
+		int: narrow,                                                                                           \
 		long: integer,                                                                                         \
 		long long: integer,                                                                                    \
 		unsigned char: natural,                                                                                \
@@ -324,11 +341,17 @@ static inline uint64_t dc_value_s_(struct dc_secret v)
 		const char *: text,                                                                                    \
 		struct dc_secret: secret,                                                                              \
 		default: other)
-#define DC_TYPE_(v) DC_GENERIC_(v, 2, 1, 4, 3, 6, 7, 5)
+#define DC_TYPE_(v) DC_GENERIC_(v, 2, 2, 1, 4, 3, 6, 7, 5)
 #define DC_VALUE_(v)                                                                                                   \
-	DC_GENERIC_(v, dc_value_i_, dc_value_u_, dc_value_u_, dc_value_f_, dc_value_p_, dc_value_s_, dc_value_p_)(v)
+	DC_GENERIC_(v, dc_value_n_, dc_value_i_, dc_value_u_, dc_value_u_, dc_value_f_, dc_value_p_, dc_value_s_,      \
+		    dc_value_p_)(v)
 
 #endif
+
+/* The enable word of an event with these arguments: strings and secrets are not for the fast path. */
+#define DC_ODD_0_(...) dc_word_
+#define DC_ODD_1_(a) (DC_TYPE_(a) < 6 ? dc_word_ : DC_ODD_)
+#define DC_ODD_2_(a, b) (DC_TYPE_(a) < 6 && DC_TYPE_(b) < 6 ? dc_word_ : DC_ODD_)
 
 /* ---- (key, value) pairs: how many, their keys, types and values. The name leads the list: 1, 3, 5 ... 17 items ---- */
 
@@ -371,26 +394,14 @@ static inline uint64_t dc_value_s_(struct dc_secret v)
 	static struct dc_site dc_site_ =                                                                               \
 		DC_SITE_INIT_(kind, 0, n, DC_NAME_(__VA_ARGS__, ~), 0, DC_BRACED_(DC_CAT_(DC_TYPES_, n)(__VA_ARGS__)), \
 			      DC_BRACED_(DC_CAT_(DC_KEYS_, n)(__VA_ARGS__)))
-#define DC_SITE_ON_ DC_LIKELY_((dc_control_of_(&dc_site_) & 3u) == 0)
-/*
- * The pointer moves once, at the site's first event; either word it points to is a valid answer, so relaxed is enough.
- * The word itself is one aligned load either way; gcc does not fold an atomic one into its test, which would cost each
- * span 8 bytes of text, so only ThreadSanitizer, which cannot know, gets to see it as atomic.
- */
-#if defined(__SANITIZE_THREAD__)
-#define DC_WORD_(p) __atomic_load_n(p, __ATOMIC_RELAXED)
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define DC_WORD_(p) __atomic_load_n(p, __ATOMIC_RELAXED)
-#endif
-#endif
-#ifndef DC_WORD_
-#define DC_WORD_(p) (*(p))
-#endif
+/* The pointer moves at the site's first event; the word is set from outside at any time, nothing hangs on it: relaxed. */
 static inline uint32_t dc_control_of_(const struct dc_site *site)
 {
-	return DC_WORD_(__atomic_load_n(&site->control, __ATOMIC_RELAXED));
+	/* [site-control] acquire; pairs with the release in register_elected(): who sees a word 0 sees the id */
+	const uint32_t *control = __atomic_load_n(&site->control, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(control, __ATOMIC_RELAXED);
 }
+#define DC_ON_(word) DC_LIKELY_(((word) & 3u) == 0)
 
 /* Bodies in the library; -DDC_INLINE puts the two commonest into the caller (faster by a call, larger by a factor). */
 #ifdef DC_INLINE
@@ -400,9 +411,9 @@ static inline uint32_t dc_control_of_(const struct dc_site *site)
 #define DC_FN_(name) name
 #endif
 
-#define DC_BEGIN_0_(...) DC_FN_(dc_begin0)(dc_at_)
-#define DC_BEGIN_1_(...) DC_FN_(dc_begin1)(dc_at_, DC_VALUES_1(__VA_ARGS__))
-#define DC_BEGIN_2_(...) DC_FN_(dc_begin2)(dc_at_, DC_VALUES_2(__VA_ARGS__))
+#define DC_BEGIN_0_(...) DC_FN_(dc_begin0)(dc_at_, dc_word_)
+#define DC_BEGIN_1_(name, k, a) DC_FN_(dc_begin1)(dc_at_, DC_ODD_1_(a), DC_VALUE_(a))
+#define DC_BEGIN_2_(name, k, a, l, b) DC_FN_(dc_begin2)(dc_at_, DC_ODD_2_(a, b), DC_VALUE_(a), DC_VALUE_(b))
 #define DC_BEGIN_V_(n, ...)                                                                                            \
 	__extension__({                                                                                                \
 		const uint64_t dc_args_[] = { DC_VALUES_##n(__VA_ARGS__) };                                            \
@@ -414,9 +425,9 @@ static inline uint32_t dc_control_of_(const struct dc_site *site)
 #define DC_BEGIN_6_(...) DC_BEGIN_V_(6, __VA_ARGS__)
 #define DC_BEGIN_7_(...) DC_BEGIN_V_(7, __VA_ARGS__)
 #define DC_BEGIN_8_(...) DC_BEGIN_V_(8, __VA_ARGS__)
-#define DC_EVENT_0_(...) dc_event0(&dc_site_)
-#define DC_EVENT_1_(...) dc_event1(&dc_site_, DC_VALUES_1(__VA_ARGS__))
-#define DC_EVENT_2_(...) dc_event2(&dc_site_, DC_VALUES_2(__VA_ARGS__))
+#define DC_EVENT_0_(...) dc_event0(&dc_site_, dc_word_)
+#define DC_EVENT_1_(name, k, a) dc_event1(&dc_site_, DC_ODD_1_(a), DC_VALUE_(a))
+#define DC_EVENT_2_(name, k, a, l, b) dc_event2(&dc_site_, DC_ODD_2_(a, b), DC_VALUE_(a), DC_VALUE_(b))
 #define DC_EVENT_V_(n, ...)                                                                                            \
 	__extension__({                                                                                                \
 		const uint64_t dc_args_[] = { DC_VALUES_##n(__VA_ARGS__) };                                            \
@@ -445,14 +456,16 @@ static inline void dc_span_cleanup_(dc_span_t *span)
 		dc_span_t dc_begun_ = dc_no_span_();                                                                   \
 		struct dc_site *dc_at_ = &dc_site_;                                                                    \
 		__asm__("" : "+r"(dc_begun_.token), "+r"(dc_at_));                                                     \
-		if (DC_LIKELY_((dc_control_of_(dc_at_) & 3u) == 0))                                                          \
-			dc_begun_ = DC_CAT_(DC_CAT_(DC_BEGIN_, n), _)(__VA_ARGS__);                                    \
+		const uint32_t dc_word_ = dc_control_of_(dc_at_);                                                      \
+		if (DC_ON_(dc_word_))                                                                                  \
+			dc_begun_.token = DC_CAT_(DC_CAT_(DC_BEGIN_, n), _)(__VA_ARGS__);                              \
 		dc_begun_;                                                                                             \
 	})
 #define DC_EVENT_N_(kind, n, ...)                                                                                      \
 	do {                                                                                                           \
 		DC_SITE_PAIRS_(kind, n, __VA_ARGS__);                                                                  \
-		if (DC_SITE_ON_)                                                                                       \
+		const uint32_t dc_word_ = dc_control_of_(&dc_site_);                                                   \
+		if (DC_ON_(dc_word_))                                                                                  \
 			DC_CAT_(DC_CAT_(DC_EVENT_, n), _)(__VA_ARGS__);                                                \
 	} while (0)
 
@@ -505,11 +518,12 @@ static inline void dc_span_cleanup_(dc_span_t *span)
 #define DC_LOG_COUNT_(...) DC_PICK10_(__VA_ARGS__, 8, 7, 6, 5, 4, 3, 2, 1, 0, ~)
 #define DC_PICK10_(a, b, c, d, e, f, g, h, i, N, ...) N
 #define DC_LOG_N_(n, level, ...) DC_CAT_(DC_LOG_, n)(n, level, __VA_ARGS__)
-#define DC_LOG_0(n, level, f) DC_LOG_1_(n, level, f, 0, (f), dc_event0(&dc_site_))
+#define DC_LOG_0(n, level, f) DC_LOG_1_(n, level, f, 0, (f), dc_event0(&dc_site_, dc_word_))
 #define DC_LOG_1(n, level, f, a)                                                                                       \
-	DC_LOG_1_(n, level, f, DC_TYPE_(a), (f, a), dc_event1(&dc_site_, DC_VALUE_(a)))
+	DC_LOG_1_(n, level, f, DC_TYPE_(a), (f, a), dc_event1(&dc_site_, DC_ODD_1_(a), DC_VALUE_(a)))
 #define DC_LOG_2(n, level, f, a, b)                                                                                    \
-	DC_LOG_2_(n, level, f, (f, a, b), dc_event2(&dc_site_, DC_VALUE_(a), DC_VALUE_(b)), DC_TYPE_(a), DC_TYPE_(b))
+	DC_LOG_2_(n, level, f, (f, a, b), dc_event2(&dc_site_, DC_ODD_2_(a, b), DC_VALUE_(a), DC_VALUE_(b)),           \
+		  DC_TYPE_(a), DC_TYPE_(b))
 #define DC_LOG_3(n, level, f, a, b, c)                                                                                 \
 	DC_LOG_V_(n, level, f, (f, a, b, c), DC_BRACED_(DC_VALUE_(a), DC_VALUE_(b), DC_VALUE_(c)), DC_TYPE_(a),        \
 		  DC_TYPE_(b), DC_TYPE_(c))
@@ -543,7 +557,8 @@ static inline void dc_span_cleanup_(dc_span_t *span)
 			DC_SITE_INIT_(6, level, n, f, f, DC_BRACED_(__VA_ARGS__), DC_BRACED_(0));                      \
 		if (0)                                                                                                 \
 			dc_check_format_ check;                                                                        \
-		if (DC_SITE_ON_)                                                                                       \
+		const uint32_t dc_word_ = dc_control_of_(&dc_site_);                                                   \
+		if (DC_ON_(dc_word_))                                                                                  \
 			call;                                                                                          \
 	} while (0)
 #define DC_LOG_V_(n, level, f, check, values, ...)                                                                     \
@@ -569,7 +584,7 @@ __attribute__((format(printf, 1, 2))) static inline void dc_check_format_(const 
 #define DC_STACK(name)                                                                                                 \
 	do {                                                                                                           \
 		DC_SITE_PAIRS_(12, 0, name);                                                                           \
-		if (DC_SITE_ON_)                                                                                       \
+		if (DC_ON_(dc_control_of_(&dc_site_)))                                                                 \
 			dc_stack(&dc_site_);                                                                           \
 	} while (0)
 
@@ -578,7 +593,7 @@ __attribute__((format(printf, 1, 2))) static inline void dc_check_format_(const 
 #define DC_TRIGGER_N_(n, ...)                                                                                          \
 	do {                                                                                                           \
 		DC_SITE_PAIRS_(13, n, __VA_ARGS__);                                                                    \
-		if (DC_SITE_ON_) {                                                                                     \
+		if (DC_ON_(dc_control_of_(&dc_site_))) {                                                               \
 			const uint64_t dc_args_[] = { DC_CAT_(DC_VALUES_, n)(__VA_ARGS__) };                           \
 			dc_trigger(&dc_site_, dc_args_);                                                               \
 		}                                                                                                      \
@@ -599,17 +614,23 @@ __attribute__((constructor, used)) static void dc_module_note_(void)
 /* Sites made at run time by dc_site_new(). */
 static inline dc_span_t dc_begin(struct dc_site *site)
 {
-	return DC_LIKELY_((dc_control_of_(site) & 3u) == 0) ? dc_begin0(site) : dc_no_span_();
+	dc_span_t span = dc_no_span_();
+	const uint32_t word = dc_control_of_(site);
+	if (DC_ON_(word))
+		span.token = dc_begin0(site, word);
+	return span;
 }
 static inline void dc_instant(struct dc_site *site)
 {
-	if (DC_LIKELY_((dc_control_of_(site) & 3u) == 0))
-		dc_event0(site);
+	const uint32_t word = dc_control_of_(site);
+	if (DC_ON_(word))
+		dc_event0(site, word);
 }
 static inline void dc_counter(struct dc_site *site, int64_t value)
 {
-	if (DC_LIKELY_((dc_control_of_(site) & 3u) == 0))
-		dc_event1(site, (uint64_t)value);
+	const uint32_t word = dc_control_of_(site);
+	if (DC_ON_(word))
+		dc_event1(site, word, dc_value_i_(value));
 }
 
 #endif /* DASHCAM_OFF */

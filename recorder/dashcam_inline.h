@@ -4,16 +4,26 @@
  * dashcam.h from it, and by <dashcam.h> under -DDC_INLINE. What stands here is compiled into applications: it is ABI,
  * frozen for each soname.
  *
- *   enter    armed == 0?  an event is in flight below us (signal handler), the thread has no lane yet, or the page was
- *            wiped by fork: slow path. Else armed = 0 and nobody else touches this thread's state: a handler that
- *            interrupts us from here on sees armed == 0 and goes to a lane of its own.
- *   room     at <= limit: DC_SLACK_ bytes are free, enough for any event without strings. Else the next chunk.
+ *   ask      anything unusual, and nothing has happened yet: the slow way, by a tail call, so that the fast way needs no
+ *            frame and saves no register. Unusual is: the site is new, throttled or has strings (`odd`); an event is in
+ *            flight below us (signal handler), the thread has no lane yet, or there is no tick counter (`busy`); the
+ *            chunk is full, or the page was wiped by fork; the last event is seconds ago; the span is deeper than is
+ *            tracked, not the innermost, or over its threshold.
+ *   take     busy = 1 and nobody else touches this thread's state: a handler that interrupts us from here on sees it and
+ *            goes to a lane of its own.
+ *   room     at < limit: DC_CHUNK_SLACK bytes are free, enough for any event without strings. Asked once we are busy, so
+ *            that a page wiped just before is noticed: there both are 0.
  *   encode   see ipc/event.h. Word stores that overlap what comes next: write 8, advance by what counts.
  *   commit   one release store of the chunk's state word: events + 1, bytes + length.  [chunk-commit]
- *   leave    armed = 1.
+ *   leave    busy = 0.
  *
- * Between `enter` and `leave` only this thread and handlers on top of it run, so compiler barriers are enough to order
- * `armed`; the only fence the CPU sees is the release of the commit.
+ * Between `take` and `leave` only this thread and handlers on top of it run, so compiler barriers are enough to order
+ * `busy`; the only fence the CPU sees is the release of the commit.
+ *
+ * What counts here is the number of instructions: reading the clock keeps some CPUs from running ahead (Intel's take 26
+ * cycles and overlap with a dozen instructions), so each one costs a quarter of a cycle. Therefore: values come as they
+ * are recorded (dashcam.h: DC_VALUE_), what is derived is kept derived (`base`, `token`), and each field of the writer
+ * is loaded once.
  */
 #ifndef DASHCAM_INLINE_H
 #define DASHCAM_INLINE_H
@@ -26,12 +36,11 @@ extern "C" {
 #define DC_ALWAYS_INLINE_ static inline __attribute__((always_inline))
 #define DC_BARRIER_() __asm__ volatile("" ::: "memory")
 
-/* A span that is open: enough to measure it when it ends and to find its arguments for the next chunk's head. */
+/* A span that is open, for when it ends and for the next chunk's head. */
 struct dc_open_ {
-	uint64_t units; /* when it began */
 	uint16_t site;
-	uint16_t at; /* where its arguments stand in the current chunk */
-	uint16_t bytes; /* of the arguments; 0xffff: gone with an earlier chunk, or too long to carry */
+	uint16_t args; /* lower half of the address of its arguments in the current chunk ... */
+	uint16_t end; /* ... and of their end; the same: none, or gone with an earlier chunk, or too long to carry */
 	uint16_t reserved;
 };
 
@@ -44,39 +53,50 @@ struct dc_lane_line_ {
 	uint16_t flags;
 };
 
+#define DC_BUSY_ 1u /* an event is in flight, or the thread has no lane */
+#define DC_IDLE_SLOW_ 2u /* no trustworthy tick counter: each event asks the kernel, on the slow way */
+
 /* One thread's writer: a private page, wiped by fork. */
 struct dc_thread_ {
-	uint32_t armed; /* 1: idle, may record */
-	uint32_t depth; /* open spans */
+	uint32_t busy; /* 0: idle; DC_BUSY_, DC_IDLE_SLOW_ */
+	uint32_t idle; /* what `busy` is between events */
 	uint8_t *at; /* next free byte of the chunk */
 	uint8_t *limit; /* last place where an event may start */
 	uint64_t last; /* units of the last event */
-	uint64_t state; /* the state word as stored last */
+	uint64_t base; /* the state word as stored last, less `at` */
+	uint64_t token; /* of the innermost open span: this thread's stamp, never 0, in the upper half, depth in the lower */
 	uint64_t *state_word; /* in the ring */
 	struct dc_lane_line_ *line; /* in the ring */
-	const uint64_t *threshold; /* control part of the ring, indexed by site */
 	/* second cache line */
+	const uint64_t *threshold; /* control part of the ring, indexed by site */
 	uint8_t *chunk; /* first byte of the chunk */
-	uint32_t stamp; /* upper half of this thread's span tokens */
-	uint32_t slow_clock; /* 1: no trustworthy tick counter, ask the kernel */
 	uint64_t reserved[6];
+	uint64_t since[DC_DEPTH_MAX_]; /* when the open spans began */
 	struct dc_open_ open[DC_DEPTH_MAX_];
 };
 
 extern DC_API __thread struct dc_thread_ *dc_thread_self __attribute__((tls_model("initial-exec")));
 
-/* Slow paths. dc_enter_slow(): the state to record with (disarmed, with room), or NULL: not now, counted. */
-DC_API struct dc_thread_ *dc_enter_slow(struct dc_thread_ *t, unsigned taken);
-DC_API dc_span_t dc_begin_general(struct dc_site *site, const uint64_t *args, unsigned count);
-DC_API void dc_end_odd(struct dc_thread_ *t, dc_span_t span);
-DC_API void dc_span_over(struct dc_thread_ *t, unsigned site, uint64_t units);
-DC_API uint64_t dc_clock_slow(void);
+/* The slow way: of inlined events, the function in the library; of that one, what stands behind it there. */
+#ifdef DC_INSIDE_
+#define DC_SLOW_(name) name##_slow
+#else
+#define DC_SLOW_(name) name
+#endif
 
+/* dc_top_bit_(): number of the highest bit set, 0..63; 0 of 0. */
 #if defined(__x86_64__)
 #define DC_TICK_SHIFT_ 3 /* 2-5 GHz: units of 1.6 to 4 ns */
 DC_ALWAYS_INLINE_ uint64_t dc_ticks_(void)
 {
 	return __builtin_ia32_rdtsc();
+}
+/* Of 0 it leaves the register as it was: AMD's manual says so, of Intel's CPUs Linux knows and relies on it (fls64()). */
+DC_ALWAYS_INLINE_ uint64_t dc_top_bit_(uint64_t v)
+{
+	uint64_t bit;
+	__asm__("xorl %k0, %k0\n\tbsrq %1, %0" : "=&r"(bit) : "rm"(v) : "cc");
+	return bit;
 }
 #elif defined(__aarch64__)
 #define DC_TICK_SHIFT_ 0 /* 24 MHz to 1 GHz: units of 1 to 41 ns */
@@ -86,204 +106,217 @@ DC_ALWAYS_INLINE_ uint64_t dc_ticks_(void)
 	__asm__ volatile("mrs %0, cntvct_el0" : "=r"(t));
 	return t;
 }
+DC_ALWAYS_INLINE_ uint64_t dc_top_bit_(uint64_t v)
+{
+	return 63 - (uint64_t)__builtin_clzll(v | 1);
+}
 #else
 #error "dashcam records on x86-64 and aarch64"
 #endif
-
-DC_ALWAYS_INLINE_ uint64_t dc_units_(const struct dc_thread_ *t)
-{
-	return (DC_UNLIKELY_(t->slow_clock) ? dc_clock_slow() : dc_ticks_()) >> DC_TICK_SHIFT_;
-}
 
 DC_ALWAYS_INLINE_ void dc_put8_(uint8_t *p, uint64_t v)
 {
 	__builtin_memcpy(p, &v, 8); /* both architectures are little-endian and store unaligned words */
 }
 
-DC_ALWAYS_INLINE_ unsigned dc_bytes_(uint64_t v)
+/* When an event happens, as its head says it. */
+struct dc_when_ {
+	uint64_t units;
+	uint64_t delta; /* since the last event */
+	uint64_t bits; /* 8 * (bytes of the delta - 1) */
+};
+
+DC_ALWAYS_INLINE_ void dc_when_since_(struct dc_when_ *w, uint64_t units, uint64_t last)
 {
-	return (unsigned)(71 - __builtin_clzll(v | 1)) >> 3;
+	w->units = units;
+	w->delta = units - last;
+	w->bits = dc_top_bit_(w->delta) & 56;
 }
 
-DC_ALWAYS_INLINE_ struct dc_thread_ *dc_enter_(void)
+DC_ALWAYS_INLINE_ int dc_give_back_(struct dc_thread_ *t)
 {
-	struct dc_thread_ *t = dc_thread_self;
-	if (DC_UNLIKELY_(!t->armed))
-		return dc_enter_slow(t, 0);
-	t->armed = 0;
+	t->busy = 0;
+	return 0;
+}
+
+/* Takes the writer for one event. 0: not in the usual way, and nothing has happened. */
+DC_ALWAYS_INLINE_ int dc_take_(struct dc_thread_ *t, uint32_t odd, struct dc_when_ *w)
+{
+	if (DC_UNLIKELY_(t->busy | odd))
+		return 0;
+	t->busy = DC_BUSY_;
 	DC_BARRIER_();
 	if (DC_UNLIKELY_(t->at >= t->limit)) /* also of a page wiped since the line before the last */
-		return dc_enter_slow(t, 1);
-	return t;
+		return dc_give_back_(t);
+	uint64_t now = dc_ticks_() >> DC_TICK_SHIFT_;
+	dc_when_since_(w, now, t->last);
+	return DC_LIKELY_(w->bits <= 24) || dc_give_back_(t); /* four bytes */
 }
 
 /* Tag and delta; returns where the body goes. */
-DC_ALWAYS_INLINE_ uint8_t *dc_head_(struct dc_thread_ *t, unsigned kind, uint64_t now)
+DC_ALWAYS_INLINE_ uint8_t *dc_head_(struct dc_thread_ *t, uint8_t *at, unsigned kind, const struct dc_when_ *w)
 {
-	uint8_t *p = t->at;
-	uint64_t delta = now - t->last;
-	unsigned n = dc_bytes_(delta);
-	if (DC_UNLIKELY_(n > 4)) {
-		p[0] = 14; /* TIME */
-		dc_put8_(p + 1, now);
-		p += 9;
-		delta = 0;
-		n = 1;
-	}
-	t->last = now;
-	dc_put8_(p, kind | (n - 1) << 5 | delta << 8);
-	return p + 1 + n;
+	t->last = w->units;
+	dc_put8_(at, kind + (w->bits << 2) + (w->delta << 8));
+	return at + 2 + (w->bits >> 3);
 }
 
-DC_ALWAYS_INLINE_ void dc_commit_(struct dc_thread_ *t, uint8_t *p)
+DC_ALWAYS_INLINE_ void dc_commit_(struct dc_thread_ *t, uint8_t *p, uint32_t idle)
 {
-	t->state += UINT64_C(0x10000) + (uint64_t)(p - t->at);
+	uint64_t base = t->base + UINT64_C(0x10000);
+	t->base = base;
 	t->at = p;
 	/* [chunk-commit] release; pairs with the acquire fence of whoever reads the state words, then the payload */
-	__atomic_store_n(t->state_word, t->state, __ATOMIC_RELEASE);
+	__atomic_store_n(t->state_word, base + (uint64_t)p, __ATOMIC_RELEASE);
 	DC_BARRIER_();
-	t->armed = 1;
+	t->busy = idle;
 }
 
 /* What `status` and `open >` look at from outside: stored, never read back; each field by itself is whole. */
-DC_ALWAYS_INLINE_ void dc_line_(struct dc_thread_ *t, uint64_t now, uint32_t depth)
+DC_ALWAYS_INLINE_ void dc_line_(struct dc_lane_line_ *line, uint64_t now, uint32_t depth)
 {
-	struct dc_lane_line_ *line = t->line;
 	__atomic_store_n(&line->last_units, now, __ATOMIC_RELAXED); /* a hint: no order needed */
 	__atomic_store_n(&line->depth, depth, __ATOMIC_RELAXED);
 }
 
-DC_ALWAYS_INLINE_ void dc_line_open_(struct dc_thread_ *t, uint16_t site, uint64_t units)
+DC_ALWAYS_INLINE_ void dc_line_open_(struct dc_lane_line_ *line, uint16_t site, uint64_t units)
 {
-	__atomic_store_n(&t->line->open_site, site, __ATOMIC_RELAXED);
-	__atomic_store_n(&t->line->open_units, units, __ATOMIC_RELAXED);
+	__atomic_store_n(&line->open_site, site, __ATOMIC_RELAXED);
+	__atomic_store_n(&line->open_units, units, __ATOMIC_RELAXED);
 }
 
-/* Signed integers go as zigzag: small negative numbers stay short. @sign is 0 or 1. */
-DC_ALWAYS_INLINE_ uint64_t dc_fold_(uint64_t v, unsigned sign)
+/* site, code byte, integers: each store overlaps what comes next */
+DC_ALWAYS_INLINE_ uint8_t *dc_body2_(uint8_t *p, uint16_t site, uint64_t a, uint64_t b)
 {
-	return v << sign ^ (0 - (v >> 63 & sign));
+	uint64_t more_a = dc_top_bit_(a) >> 3, bits_b = dc_top_bit_(b) & 56; /* bytes - 1; 8 * that */
+	__builtin_memcpy(p, &site, 2);
+	dc_put8_(p + 3, a);
+	dc_put8_(p + 4 + more_a, b);
+	p[2] = (uint8_t)(more_a + 2 * bits_b + 0x11);
+	return p + 5 + more_a + (bits_b >> 3);
 }
 
-/* site, code byte, two integers */
-DC_ALWAYS_INLINE_ uint8_t *dc_body2_(uint8_t *p, uint16_t site, unsigned signs, uint64_t a, uint64_t b)
+DC_ALWAYS_INLINE_ uint8_t *dc_body1_(uint8_t *p, uint16_t site, uint64_t a)
 {
-	a = dc_fold_(a, signs & 1);
-	b = dc_fold_(b, signs >> 1 & 1);
-	unsigned la = dc_bytes_(a), lb = dc_bytes_(b);
-	dc_put8_(p, site | (uint64_t)(la | lb << 4) << 16 | a << 24);
-	if (DC_UNLIKELY_(la > 5))
-		dc_put8_(p + 3, a);
-	dc_put8_(p + 3 + la, b);
-	return p + 3 + la + lb;
-}
-
-DC_ALWAYS_INLINE_ uint8_t *dc_body1_(uint8_t *p, uint16_t site, unsigned signs, uint64_t a)
-{
-	a = dc_fold_(a, signs & 1);
-	unsigned la = dc_bytes_(a);
-	dc_put8_(p, site | (uint64_t)la << 16 | a << 24);
-	if (DC_UNLIKELY_(la > 5))
-		dc_put8_(p + 3, a);
-	return p + 3 + la;
+	uint64_t more = dc_top_bit_(a) >> 3;
+	__builtin_memcpy(p, &site, 2);
+	p[2] = (uint8_t)(more + 1);
+	dc_put8_(p + 3, a);
+	return p + 4 + more;
 }
 
 DC_ALWAYS_INLINE_ uint8_t *dc_body0_(uint8_t *p, uint16_t site)
 {
-	p[0] = (uint8_t)site;
-	p[1] = (uint8_t)(site >> 8);
+	__builtin_memcpy(p, &site, 2);
 	return p + 2;
 }
 
-/* A span is open: its arguments stand at [body + 2, p). */
-DC_ALWAYS_INLINE_ dc_span_t dc_opened_(struct dc_thread_ *t, uint16_t site, uint64_t now, uint8_t *body, uint8_t *p)
+/* A span is open, with its arguments in [body + 2, p); @token: of the one around it. The caller knows its depth is tracked. */
+DC_ALWAYS_INLINE_ uint64_t dc_opened_(struct dc_thread_ *t, uint64_t token, uint16_t site, uint64_t now,
+				      const uint8_t *body, const uint8_t *p)
 {
-	uint32_t depth = t->depth;
-	if (DC_LIKELY_(depth < DC_DEPTH_MAX_)) {
-		struct dc_open_ *o = &t->open[depth];
-		o->units = now;
-		uint64_t place = site | (uint64_t)(body + 2 - t->chunk) << 16 | (uint64_t)(p - body - 2) << 32;
-		__builtin_memcpy(&o->site, &place, 8);
-	}
-	t->depth = ++depth;
-	dc_line_(t, now, depth);
-	dc_line_open_(t, site, now);
-	dc_span_t span = { (uint64_t)t->stamp << 32 | depth };
-	dc_commit_(t, p);
-	return span;
+	uint8_t depth = (uint8_t)token;
+	t->since[depth] = now;
+	t->open[depth].site = site;
+	DC_BARRIER_(); /* gcc would join two stores to one, by more instructions than it saves */
+	t->open[depth].args = (uint16_t)((uintptr_t)body + 2);
+	DC_BARRIER_();
+	t->open[depth].end = (uint16_t)(uintptr_t)p;
+	t->token = ++token;
+	struct dc_lane_line_ *line = t->line;
+	dc_line_(line, now, (uint32_t)token);
+	dc_line_open_(line, site, now);
+	return token;
 }
 
-DC_ALWAYS_INLINE_ int dc_plain_(const struct dc_site *site)
+/* Takes the writer for a span to begin inside of @ret_token. */
+DC_ALWAYS_INLINE_ int dc_take_begin_(struct dc_thread_ *t, uint32_t odd, struct dc_when_ *w,
+				     uint64_t *ret_token)
 {
-	/* [site-shape] acquire; pairs with the release in dc_site_register(): who sees the shape sees id and signs */
-	return DC_LIKELY_(__atomic_load_n(&site->shape, __ATOMIC_ACQUIRE) == 1) && DC_LIKELY_(dc_control_of_(site) == 0);
+	if (!dc_take_(t, odd, w))
+		return 0;
+	*ret_token = t->token;
+	return DC_LIKELY_((uint32_t)*ret_token < DC_DEPTH_MAX_) || dc_give_back_(t);
 }
 
-DC_ALWAYS_INLINE_ dc_span_t dc_begin0_inline(struct dc_site *site)
+DC_ALWAYS_INLINE_ uint64_t dc_begin0_inline(struct dc_site *site, uint32_t odd)
 {
-	struct dc_thread_ *t;
-	if (!dc_plain_(site))
-		return dc_begin_general(site, 0, 0);
-	if (!(t = dc_enter_()))
-		return dc_no_span_();
-	uint64_t now = dc_units_(t);
-	uint8_t *body = dc_head_(t, 1, now);
-	return dc_opened_(t, site->id, now, body, dc_body0_(body, site->id));
+	struct dc_thread_ *t = dc_thread_self;
+	struct dc_when_ w;
+	uint64_t token;
+	if (!dc_take_begin_(t, odd, &w, &token))
+		return DC_SLOW_(dc_begin0)(site, DC_ODD_);
+	uint8_t *body = dc_head_(t, t->at, 1, &w);
+	uint16_t id = site->id; /* here, not earlier: there is just one register too few for that */
+	uint8_t *p = dc_body0_(body, id);
+	token = dc_opened_(t, token, id, w.units, body, p);
+	dc_commit_(t, p, 0);
+	return token;
 }
 
-DC_ALWAYS_INLINE_ dc_span_t dc_begin1_inline(struct dc_site *site, uint64_t a)
+DC_ALWAYS_INLINE_ uint64_t dc_begin1_inline(struct dc_site *site, uint32_t odd, uint64_t a)
 {
-	struct dc_thread_ *t;
-	if (!dc_plain_(site))
-		return dc_begin_general(site, &a, 1);
-	if (!(t = dc_enter_()))
-		return dc_no_span_();
-	uint64_t now = dc_units_(t);
-	uint8_t *body = dc_head_(t, 1, now);
-	return dc_opened_(t, site->id, now, body, dc_body1_(body, site->id, site->signs, a));
+	struct dc_thread_ *t = dc_thread_self;
+	struct dc_when_ w;
+	uint64_t token;
+	if (!dc_take_begin_(t, odd, &w, &token))
+		return DC_SLOW_(dc_begin1)(site, DC_ODD_, a);
+	uint8_t *body = dc_head_(t, t->at, 1, &w);
+	uint16_t id = site->id; /* here, not earlier: there is just one register too few for that */
+	uint8_t *p = dc_body1_(body, id, a);
+	token = dc_opened_(t, token, id, w.units, body, p);
+	dc_commit_(t, p, 0);
+	return token;
 }
 
-DC_ALWAYS_INLINE_ dc_span_t dc_begin2_inline(struct dc_site *site, uint64_t a, uint64_t b)
+DC_ALWAYS_INLINE_ uint64_t dc_begin2_inline(struct dc_site *site, uint32_t odd, uint64_t a, uint64_t b)
 {
-	struct dc_thread_ *t;
-	if (!dc_plain_(site)) {
-		const uint64_t args[2] = { a, b };
-		return dc_begin_general(site, args, 2);
-	}
-	if (!(t = dc_enter_()))
-		return dc_no_span_();
-	uint64_t now = dc_units_(t);
-	uint8_t *body = dc_head_(t, 1, now);
-	return dc_opened_(t, site->id, now, body, dc_body2_(body, site->id, site->signs, a, b));
+	struct dc_thread_ *t = dc_thread_self;
+	struct dc_when_ w;
+	uint64_t token;
+	if (!dc_take_begin_(t, odd, &w, &token))
+		return DC_SLOW_(dc_begin2)(site, DC_ODD_, a, b);
+	uint8_t *body = dc_head_(t, t->at, 1, &w);
+	uint16_t id = site->id; /* here, not earlier: there is just one register too few for that */
+	uint8_t *p = dc_body2_(body, id, a, b);
+	token = dc_opened_(t, token, id, w.units, body, p);
+	dc_commit_(t, p, 0);
+	return token;
+}
+
+/* Takes the writer for the end of its innermost span, if that is @token and did not last too long. */
+DC_ALWAYS_INLINE_ int dc_take_end_(struct dc_thread_ *t, struct dc_when_ *w, uint64_t token)
+{
+	if (!dc_take_(t, 0, w))
+		return 0;
+	if (DC_UNLIKELY_(token != t->token)) /* so it is when nothing was begun: 0, which no thread's token is */
+		return dc_give_back_(t);
+	/* Thresholds are stored as their complement, so 0 means never and one add decides. Set from outside: whichever
+	 * value is read was valid just now, and one aligned word is read whole. */
+	uint32_t inner = (uint32_t)(token - 1);
+	uint64_t sum;
+	return DC_LIKELY_(!__builtin_add_overflow(w->units - t->since[inner], t->threshold[t->open[inner].site], &sum)) ||
+	       dc_give_back_(t);
 }
 
 DC_ALWAYS_INLINE_ void dc_end_inline(dc_span_t span)
 {
-	if (DC_UNLIKELY_(!span.token))
-		return;
-	struct dc_thread_ *t = dc_enter_();
-	if (DC_UNLIKELY_(!t))
-		return;
-	uint32_t depth = t->depth;
-	if (DC_UNLIKELY_(span.token != ((uint64_t)t->stamp << 32 | depth) || depth > DC_DEPTH_MAX_)) {
-		dc_end_odd(t, span);
+	struct dc_thread_ *t = dc_thread_self;
+	struct dc_when_ w;
+	__asm__("" : "+r"(span.token)); /* a compiler that knows it to be 0 would warn of what is never reached then */
+	if (!dc_take_end_(t, &w, span.token)) {
+		DC_SLOW_(dc_end)(span);
 		return;
 	}
-	uint64_t now = dc_units_(t);
-	uint8_t *p = dc_head_(t, 2, now);
-	t->depth = --depth;
-	const struct dc_open_ *o = &t->open[depth];
-	uint64_t units = now - o->units;
-	unsigned site = o->site;
-	dc_line_(t, now, depth);
+	uint8_t *p = dc_head_(t, t->at, 2, &w);
+	struct dc_lane_line_ *line = t->line;
+	uint64_t token = span.token - 1;
+	uint32_t depth = (uint32_t)token;
+	t->token = token;
+	dc_line_(line, w.units, depth);
 	if (depth)
-		dc_line_open_(t, o[-1].site, o[-1].units);
-	/* thresholds are stored as their complement, so 0 means never and one add decides. Read before the commit: once
-	 * armed, the page may be wiped by a fork in a signal handler */
-	uint64_t sum, threshold = __atomic_load_n(&t->threshold[site], __ATOMIC_RELAXED);
-	dc_commit_(t, p);
-	if (DC_UNLIKELY_(__builtin_add_overflow(units, threshold, &sum)))
-		dc_span_over(t, site, units);
+		dc_line_open_(line, t->open[depth - 1].site, t->since[depth - 1]);
+	dc_commit_(t, p, 0);
 }
 
 #ifdef __cplusplus

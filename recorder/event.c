@@ -1,26 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The functions behind the macros. Integers only: the inline fast path of dashcam_inline.h, out of line once per shape.
- * Everything else (strings, doubles, more than two arguments, throttled or nameless sites) takes the general way:
- * measure, get room, encode by the site's types.
+ * The functions behind the macros. Numbers only: the fast path of dashcam_inline.h, out of line once per shape. Everything
+ * else takes the general way: strings, more than two arguments, throttled or nameless sites, and whatever the fast path
+ * does not know how to handle. It encodes by the site's types, as long as there is room, and if there is not, again in
+ * the next chunk.
  */
 #include <string.h>
 
 #include "recorder/recorder.h"
 
-dc_span_t dc_begin0(struct dc_site *site)
+/* ---- the fast path ---- */
+
+uint64_t dc_begin0(struct dc_site *site, uint32_t odd)
 {
-	return dc_begin0_inline(site);
+	return dc_begin0_inline(site, odd);
 }
 
-dc_span_t dc_begin1(struct dc_site *site, uint64_t a)
+uint64_t dc_begin1(struct dc_site *site, uint32_t odd, uint64_t a)
 {
-	return dc_begin1_inline(site, a);
+	return dc_begin1_inline(site, odd, a);
 }
 
-dc_span_t dc_begin2(struct dc_site *site, uint64_t a, uint64_t b)
+uint64_t dc_begin2(struct dc_site *site, uint32_t odd, uint64_t a, uint64_t b)
 {
-	return dc_begin2_inline(site, a, b);
+	return dc_begin2_inline(site, odd, a, b);
 }
 
 void dc_end(dc_span_t span)
@@ -28,28 +31,15 @@ void dc_end(dc_span_t span)
 	dc_end_inline(span);
 }
 
-/* ---- the general way ---- */
+/* ---- whether a site records ---- */
 
-#define FIXED 40u /* tag, delta, TIME before it, site id, slack of the last word store */
 #define SITE_NAME_MAX 200u
-#define TOKEN_ODD (UINT64_C(1) << 31) /* in a span's token: it has no site, so no threshold; ended by dc_end_odd() */
-
-struct draft {
-	struct dc_site *site;
-	const uint64_t *args;
-	unsigned count;
-	uint16_t id; /* the site's, or DC_SITE_INLINE */
-	uint16_t lengths[DC_ARG_MAX]; /* of strings */
-	uint16_t cut; /* bit i: string i was cut */
-	size_t bytes; /* at most, with FIXED */
-};
+#define TOKEN_ODD (UINT64_C(1) << 31) /* in a span's token: it has no threshold; ended by end_odd() */
 
 static bool admit(const struct dc_site *site)
 {
 	static __thread uint32_t throttled __attribute__((tls_model("initial-exec")));
 	uint32_t word = dc_control_of_(site);
-	if (DC_LIKELY_(!word))
-		return true;
 	if (word & (DC_ENABLE_OFF | DC_ENABLE_STOPPED))
 		return false;
 	uint32_t every_log2 = DC_ENABLE_THROTTLE_OF(word);
@@ -70,8 +60,8 @@ static void not_recording(struct dc_site *site)
 /* The recorder must be on before a site can be registered. */
 static bool known(struct dc_site *site, uint16_t *ret_id)
 {
-	/* [site-shape] acquire; pairs with the release in dc_site_register() */
-	if (DC_LIKELY_(__atomic_load_n(&site->shape, __ATOMIC_ACQUIRE))) {
+	/* [site-known] acquire; pairs with the release in dc_site_register() */
+	if (DC_LIKELY_(__atomic_load_n(&site->known, __ATOMIC_ACQUIRE))) {
 		*ret_id = site->id;
 		return true;
 	}
@@ -84,21 +74,56 @@ static bool known(struct dc_site *site, uint16_t *ret_id)
 	return !dc_slow_leave() && on;
 }
 
-/* Most strings are short: a call and its set-up would cost more than looking. */
-static size_t text_length(const char *text, size_t max)
+/* Whether this event of @site is recorded, and as whose. */
+static bool admitted(struct dc_site *site, uint16_t *ret_id)
 {
-	size_t n = 0;
-	while (n < 16 && n < max && text[n])
-		n++;
-	return n < 16 || n == max ? n : n + strnlen(text + n, max - n);
+	if (DC_LIKELY_(!dc_control_of_(site))) {
+		*ret_id = site->id;
+		return true;
+	}
+	if (!known(site, ret_id) || !admit(site))
+		return false;
+	if (dc_control_of_(site) & DC_ENABLE_STACK && site->kind != DC_KIND_STACK)
+		dc_stack_of_site(site, *ret_id); /* switched on from outside: where each event of this site comes from */
+	return true;
+}
+
+/* ---- encoding ---- */
+
+/*
+ * An event that is being written. It is there once it is committed, so one that finds no room starts anew in the next chunk.
+ */
+struct draft {
+	struct dc_site *site;
+	const uint64_t *args;
+	unsigned count;
+	uint16_t id; /* the site's, or DC_SITE_INLINE */
+	unsigned left; /* bytes that its strings may still take */
+	bool cuts; /* what is beyond is cut; else the chunk has no room for it */
+	uint8_t *body; /* behind its head */
+};
+
+#define FIXED 40u /* tag, delta, TIME before it, site id, slack of the last word store */
+#define FIXED_INLINE (2 + DC_ARG_MAX + SITE_NAME_MAX) /* of a site that carries its name */
+#define FIXED_ARG 10u /* code byte; a value, or the length of a string */
+
+/* Most strings are short: a call and its set-up would cost more than looking. */
+static inline unsigned text_length(const char *text, unsigned max)
+{
+	if (DC_UNLIKELY_(max <= 16))
+		return (unsigned)strnlen(text, max);
+	for (unsigned n = 0; n < 16; n++)
+		if (!text[n])
+			return n;
+	return 16 + (unsigned)strnlen(text + 16, max - 16);
 }
 
 /* Exactly @n bytes of @text are read; up to 16 are copied as overlapping words. */
-static void text_copy(uint8_t *p, const char *text, size_t n)
+static inline void text_copy(uint8_t *p, const char *text, unsigned n)
 {
 	uint64_t head, tail;
 	uint32_t head4, tail4;
-	if (n > 16) {
+	if (DC_UNLIKELY_(n > 16)) {
 		memcpy(p, text, n);
 	} else if (n >= 8) {
 		memcpy(&head, text, 8);
@@ -111,86 +136,63 @@ static void text_copy(uint8_t *p, const char *text, size_t n)
 		memcpy(p, &head4, 4);
 		memcpy(p + n - 4, &tail4, 4);
 	} else {
-		for (size_t i = 0; i < n; i++)
+		for (unsigned i = 0; i < n; i++)
 			p[i] = (uint8_t)text[i];
 	}
 }
 
-static void measure(struct draft *d)
+/* NULL: no room. */
+static inline uint8_t *put_text(uint8_t *p, struct draft *d, const char *text, unsigned *ret_code)
 {
-	size_t left = DC_STRINGS_PER_EVENT_BYTES;
-	d->bytes = FIXED + 9u * d->count;
-	for (unsigned i = 0; i < d->count; i++) {
-		const char *text = (const char *)(uintptr_t)d->args[i];
-		if (d->site->types[i] != DC_TYPE_STR || !text)
-			continue;
-		size_t n = text_length(text, left + 1);
-		if (n > left) {
-			n = left;
-			d->cut |= (uint16_t)(1u << i);
-		}
-		d->lengths[i] = (uint16_t)n;
-		left -= n;
-		d->bytes += n + 3;
-	}
-	if (DC_UNLIKELY_(d->id == DC_SITE_INLINE))
-		d->bytes += 2 + DC_ARG_MAX + SITE_NAME_MAX;
-}
-
-static uint8_t *put_value(uint8_t *p, uint64_t v, unsigned *ret_code)
-{
-	unsigned n = dc_bytes_(v);
-	dc_put8_(p, v);
-	*ret_code = n;
-	return p + n;
-}
-
-static uint8_t *put_text(uint8_t *p, const struct draft *d, unsigned i, unsigned *ret_code)
-{
-	const char *text = (const char *)(uintptr_t)d->args[i];
-	size_t n = d->lengths[i];
-	if (!text) {
-		*ret_code = DC_CODE_STR_NULL;
+	*ret_code = DC_CODE_STR_NULL;
+	if (!text)
 		return p;
-	}
-	*p++ = (uint8_t)n;
+	unsigned n = text_length(text, d->left + 1);
 	*ret_code = DC_CODE_STR_8;
-	if (n > 255 || d->cut >> i & 1) {
+	if (DC_UNLIKELY_(n > d->left)) {
+		if (!d->cuts)
+			return NULL;
+		n = d->left;
+		*ret_code = DC_CODE_STR_CUT;
+	}
+	d->left -= n;
+	*p++ = (uint8_t)n;
+	if (DC_UNLIKELY_(n > 255 || *ret_code == DC_CODE_STR_CUT)) {
 		*p++ = (uint8_t)(n >> 8);
-		*ret_code = d->cut >> i & 1 ? DC_CODE_STR_CUT : DC_CODE_STR_16;
+		if (*ret_code == DC_CODE_STR_8)
+			*ret_code = DC_CODE_STR_16;
 	}
 	/* the text may have been changed since it was measured: at most its old length is taken */
 	text_copy(p, text, n);
 	return p + n;
 }
 
-static uint8_t *put_arg(uint8_t *p, const struct draft *d, unsigned i, unsigned *ret_code)
+static inline uint8_t *put_arg(uint8_t *p, struct draft *d, unsigned i, unsigned *ret_code)
 {
-	uint64_t v = d->args[i];
-	switch (d->site->types[i]) {
-	case DC_TYPE_I64:
-		return put_value(p, dc_zigzag((int64_t)v), ret_code);
-	case DC_TYPE_F64:
-		return put_value(p, __builtin_bswap64(v), ret_code);
-	case DC_TYPE_STR:
-		return put_text(p, d, i, ret_code);
-	case DC_TYPE_SECRET:
-		*ret_code = 0;
+	const unsigned type = d->site->types[i];
+	const uint64_t v = d->args[i];
+	if (type == DC_TYPE_STR)
+		return put_text(p, d, (const char *)(uintptr_t)v, ret_code);
+	*ret_code = 0;
+	if (DC_UNLIKELY_(type == DC_TYPE_SECRET))
 		return p;
-	default:
-		return put_value(p, v, ret_code);
-	}
+	dc_put8_(p, v);
+	*ret_code = (unsigned)(dc_top_bit_(v) >> 3) + 1;
+	return p + *ret_code;
 }
 
-static uint8_t *put_args(uint8_t *p, const struct draft *d)
+/* NULL: no room. */
+static inline uint8_t *put_args(uint8_t *p, struct draft *d)
 {
-	for (unsigned i = 0; i < d->count; i += 2) {
-		unsigned low, high = 0;
-		uint8_t *code = p++;
-		p = put_arg(p, d, i, &low);
-		if (i + 1 < d->count)
-			p = put_arg(p, d, i + 1, &high);
-		*code = (uint8_t)(low | high << 4);
+	uint8_t *codes = NULL;
+	unsigned code, low = 0;
+	for (unsigned i = 0; i < d->count; i++) {
+		if (i % 2 == 0)
+			codes = p++;
+		if (!(p = put_arg(p, d, i, &code)))
+			return NULL;
+		*codes = (uint8_t)(i % 2 ? low | code << 4 : code);
+		low = code;
 	}
 	return p;
 }
@@ -207,7 +209,7 @@ static uint8_t *put_inline_site(uint8_t *p, const struct dc_site *site, unsigned
 	return p + n;
 }
 
-static uint8_t *put_body(uint8_t *p, const struct draft *d)
+static inline uint8_t *put_body(uint8_t *p, struct draft *d)
 {
 	memcpy(p, &d->id, 2);
 	p += 2;
@@ -216,132 +218,215 @@ static uint8_t *put_body(uint8_t *p, const struct draft *d)
 	return put_args(p, d);
 }
 
-/* Enters with @bytes free, whatever the chunk's ordinary slack. */
-static struct dc_thread_ *enter_room(size_t bytes)
+/* Tag and delta, behind a full time where the delta is negative or needs more than four bytes. */
+static inline uint8_t *put_head(struct dc_thread_ *t, unsigned kind, uint64_t now)
 {
-	struct dc_thread_ *t = dc_enter_();
-	if (!t || DC_LIKELY_((size_t)(t->limit + DC_CHUNK_SLACK - t->at) >= bytes))
-		return t;
+	struct dc_when_ w;
+	uint8_t *p = t->at;
+	dc_when_since_(&w, now, t->last);
+	if (DC_UNLIKELY_(w.bits > 24)) {
+		p[0] = DC_KIND_TIME;
+		dc_put8_(p + 1, now);
+		p += 9;
+		dc_when_since_(&w, now, now);
+	}
+	return dc_head_(t, p, kind, &w);
+}
+
+static void commit(struct dc_thread_ *t, uint8_t *p)
+{
+	dc_commit_(t, p, t->idle);
+}
+
+/* ---- the general way ---- */
+
+/* The next chunk for an event that found too little room. false: there is none, counted, and the event is over. */
+static DC_NOINLINE bool next_chunk(struct dc_thread_ *t)
+{
 	dc_slow_enter();
 	int err = dc_chunk_switch(dc_recorder, (struct dc_thread *)t);
 	if (dc_slow_leave())
-		return NULL;
-	if (!err)
-		return t;
-	t->armed = 1;
-	return NULL;
-}
-
-static bool draft_init(struct draft *d, struct dc_site *site, const uint64_t *args, unsigned count)
-{
-	*d = (struct draft){ .site = site, .args = args, .count = count };
-	if (!known(site, &d->id) || !admit(site))
 		return false;
-	if (DC_UNLIKELY_(dc_control_of_(site) & DC_ENABLE_STACK) && site->kind != DC_KIND_STACK)
-		dc_stack_of_site(site, d->id); /* switched on from outside: where each event of this site comes from */
-	measure(d);
-	return true;
+	if (err)
+		t->busy = t->idle;
+	return !err;
 }
 
-dc_span_t dc_begin_general(struct dc_site *site, const uint64_t *args, unsigned count)
+/* false: too little is left of the chunk, whatever its strings are. */
+static inline bool has_room(const struct dc_thread_ *t, struct draft *d)
+{
+	unsigned fixed = FIXED + FIXED_ARG * d->count + (d->id == DC_SITE_INLINE ? FIXED_INLINE : 0);
+	unsigned free_bytes = (unsigned)(t->limit + DC_CHUNK_SLACK - t->at);
+	d->cuts = free_bytes >= fixed + DC_STRINGS_PER_EVENT_BYTES;
+	d->left = d->cuts ? DC_STRINGS_PER_EVENT_BYTES : free_bytes - fixed;
+	return DC_LIKELY_(free_bytes >= fixed);
+}
+static_assert(DC_CHUNK_BYTES_MIN / 4 * 3 - sizeof(struct dc_chunk_header) >
+		      FIXED + FIXED_INLINE + DC_ARG_MAX * FIXED_ARG + DC_STRINGS_PER_EVENT_BYTES + DC_CHUNK_SLACK,
+	      "a fresh chunk has room for any event");
+
+/* All of the event but its commit. Return: its end; NULL: not now, counted. */
+static DC_NOINLINE uint8_t *put_event(struct dc_thread_ *t, struct draft *d, unsigned kind)
+{
+	for (;;) {
+		const uint64_t last = t->last;
+		if (has_room(t, d)) {
+			d->body = put_head(t, kind, dc_units(t));
+			uint8_t *p = put_body(d->body, d);
+			if (DC_LIKELY_(p != NULL))
+				return p;
+			t->last = last;
+		}
+		if (!next_chunk(t))
+			return NULL;
+	}
+}
+
+static uint64_t opened(struct dc_thread_ *t, const struct draft *d, const uint8_t *p)
+{
+	if (DC_LIKELY_((uint32_t)t->token < DC_DEPTH_MAX_)) {
+		uint64_t token = dc_opened_(t, t->token, d->id, t->last, d->body, p);
+		return d->id == DC_SITE_INLINE ? token | TOKEN_ODD : token;
+	}
+	t->token++;
+	dc_line_(t->line, t->last, (uint32_t)t->token);
+	dc_line_open_(t->line, d->id, t->last);
+	return t->token | TOKEN_ODD;
+}
+
+static inline uint64_t begin_general(struct dc_site *site, const uint64_t *args, unsigned count)
 {
 	struct draft d;
-	if (!draft_init(&d, site, args, count))
-		return dc_no_span_();
-	struct dc_thread_ *t = enter_room(d.bytes);
-	if (!t)
-		return dc_no_span_();
-	uint64_t now = dc_units_(t);
-	uint8_t *body = dc_head_(t, DC_KIND_BEGIN, now);
-	dc_span_t span = dc_opened_(t, d.id, now, body, put_body(body, &d));
-	if (d.id == DC_SITE_INLINE)
-		span.token |= TOKEN_ODD;
-	return span;
+	struct dc_thread_ *t;
+	uint8_t *p;
+	d.site = site;
+	d.args = args;
+	d.count = count;
+	if (!admitted(site, &d.id) || !(t = dc_enter()) || !(p = put_event(t, &d, DC_KIND_BEGIN)))
+		return 0;
+	uint64_t token = opened(t, &d, p);
+	commit(t, p);
+	return token;
 }
 
-static void event_general(struct dc_site *site, const uint64_t *args, unsigned count)
+uint64_t dc_begin0_slow(struct dc_site *site, uint32_t odd)
+{
+	(void)odd;
+	return begin_general(site, NULL, 0);
+}
+
+uint64_t dc_begin1_slow(struct dc_site *site, uint32_t odd, uint64_t a)
+{
+	(void)odd;
+	return begin_general(site, &a, 1);
+}
+
+uint64_t dc_begin2_slow(struct dc_site *site, uint32_t odd, uint64_t a, uint64_t b)
+{
+	const uint64_t args[2] = { a, b };
+	(void)odd;
+	return begin_general(site, args, 2);
+}
+
+uint64_t dc_beginv(struct dc_site *site, const uint64_t *args)
+{
+	return begin_general(site, args, site->arg_count);
+}
+
+static inline void event_general(struct dc_site *site, const uint64_t *args, unsigned count)
 {
 	struct draft d;
-	if (!draft_init(&d, site, args, count))
+	struct dc_thread_ *t;
+	uint8_t *p;
+	d.site = site;
+	d.args = args;
+	d.count = count;
+	if (!admitted(site, &d.id) || !(t = dc_enter()) || !(p = put_event(t, &d, site->kind)))
 		return;
-	struct dc_thread_ *t = enter_room(d.bytes);
-	if (!t)
-		return;
-	uint64_t now = dc_units_(t);
-	uint8_t *body = dc_head_(t, site->kind, now);
-	__atomic_store_n(&t->line->last_units, now, __ATOMIC_RELAXED); /* a hint */
-	dc_commit_(t, put_body(body, &d));
-}
-
-dc_span_t dc_beginv(struct dc_site *site, const uint64_t *args)
-{
-	return dc_begin_general(site, args, site->arg_count);
+	__atomic_store_n(&t->line->last_units, t->last, __ATOMIC_RELAXED); /* a hint */
+	commit(t, p);
 }
 
 void dc_eventv(struct dc_site *site, const uint64_t *args)
 {
 	event_general(site, args, site->arg_count);
 }
-
-void dc_event0(struct dc_site *site)
+DC_NOINLINE static void event0_slow(struct dc_site *site)
 {
-	struct dc_thread_ *t;
-	if (!dc_plain_(site)) {
-		event_general(site, NULL, 0);
-		return;
-	}
-	if (!(t = dc_enter_()))
-		return;
-	uint64_t now = dc_units_(t);
-	uint8_t *body = dc_head_(t, site->kind, now);
-	__atomic_store_n(&t->line->last_units, now, __ATOMIC_RELAXED); /* a hint */
-	dc_commit_(t, dc_body0_(body, site->id));
+	event_general(site, NULL, 0);
 }
 
-void dc_event1(struct dc_site *site, uint64_t a)
+DC_NOINLINE static void event1_slow(struct dc_site *site, uint64_t a)
 {
-	struct dc_thread_ *t;
-	if (!dc_plain_(site)) {
-		event_general(site, &a, 1);
-		return;
-	}
-	if (!(t = dc_enter_()))
-		return;
-	uint64_t now = dc_units_(t);
-	uint8_t *body = dc_head_(t, site->kind, now);
-	__atomic_store_n(&t->line->last_units, now, __ATOMIC_RELAXED); /* a hint */
-	dc_commit_(t, dc_body1_(body, site->id, site->signs, a));
+	event_general(site, &a, 1);
 }
 
-void dc_event2(struct dc_site *site, uint64_t a, uint64_t b)
+DC_NOINLINE static void event2_slow(struct dc_site *site, uint64_t a, uint64_t b)
 {
-	struct dc_thread_ *t;
-	if (!dc_plain_(site)) {
-		const uint64_t args[2] = { a, b };
-		event_general(site, args, 2);
+	const uint64_t args[2] = { a, b };
+	event_general(site, args, 2);
+}
+
+/* ---- events of numbers ---- */
+
+DC_ALWAYS_INLINE_ void event_commit(struct dc_thread_ *t, uint64_t now, uint8_t *p)
+{
+	__atomic_store_n(&t->line->last_units, now, __ATOMIC_RELAXED); /* a hint */
+	dc_commit_(t, p, 0);
+}
+
+void dc_event0(struct dc_site *site, uint32_t odd)
+{
+	struct dc_thread_ *t = dc_thread_self;
+	struct dc_when_ w;
+	if (!dc_take_(t, odd, &w)) {
+		event0_slow(site);
 		return;
 	}
-	if (!(t = dc_enter_()))
-		return;
-	uint64_t now = dc_units_(t);
-	uint8_t *body = dc_head_(t, site->kind, now);
-	__atomic_store_n(&t->line->last_units, now, __ATOMIC_RELAXED); /* a hint */
-	dc_commit_(t, dc_body2_(body, site->id, site->signs, a, b));
+	uint8_t *body = dc_head_(t, t->at, site->kind, &w);
+	event_commit(t, w.units, dc_body0_(body, site->id));
 }
+
+void dc_event1(struct dc_site *site, uint32_t odd, uint64_t a)
+{
+	struct dc_thread_ *t = dc_thread_self;
+	struct dc_when_ w;
+	if (!dc_take_(t, odd, &w)) {
+		event1_slow(site, a);
+		return;
+	}
+	uint8_t *body = dc_head_(t, t->at, site->kind, &w);
+	event_commit(t, w.units, dc_body1_(body, site->id, a));
+}
+
+void dc_event2(struct dc_site *site, uint32_t odd, uint64_t a, uint64_t b)
+{
+	struct dc_thread_ *t = dc_thread_self;
+	struct dc_when_ w;
+	if (!dc_take_(t, odd, &w)) {
+		event2_slow(site, a, b);
+		return;
+	}
+	uint8_t *body = dc_head_(t, t->at, site->kind, &w);
+	event_commit(t, w.units, dc_body2_(body, site->id, a, b));
+}
+
+/* ---- stacks ---- */
 
 void dc_stack_put(struct dc_site *site, uint16_t id, const uint64_t *addresses, unsigned count)
 {
 	struct draft d = { .site = site, .id = id };
-	measure(&d);
-	struct dc_thread_ *t = enter_room(d.bytes + 1 + 8u * count);
+	struct dc_thread_ *t = dc_enter();
+	while (t && !(has_room(t, &d) && d.left > 8 * count))
+		if (!next_chunk(t))
+			return;
 	if (!t)
 		return;
-	uint64_t now = dc_units_(t);
-	uint8_t *p = put_body(dc_head_(t, DC_KIND_STACK, now), &d);
-	__atomic_store_n(&t->line->last_units, now, __ATOMIC_RELAXED); /* a hint */
+	uint8_t *p = put_body(put_head(t, DC_KIND_STACK, dc_units(t)), &d);
+	__atomic_store_n(&t->line->last_units, t->last, __ATOMIC_RELAXED); /* a hint */
 	*p++ = (uint8_t)count;
 	memcpy(p, addresses, 8u * count);
-	dc_commit_(t, p + 8u * count);
+	commit(t, p + 8u * count);
 }
 
 void dc_stack_record(struct dc_site *site, const uint64_t *addresses, unsigned count)
@@ -351,39 +436,63 @@ void dc_stack_record(struct dc_site *site, const uint64_t *addresses, unsigned c
 		dc_stack_put(site, id, addresses, count);
 }
 
-/* ---- ends that do not match the innermost span ---- */
+/* ---- ends that are not what the fast path expects ---- */
 
-static void end_at(struct dc_thread_ *t, uint32_t depth, bool implied)
+static uint64_t end_at(struct dc_thread_ *t, uint32_t depth, bool implied)
 {
-	uint64_t now = dc_units_(t);
-	uint8_t *p = dc_head_(t, implied ? DC_KIND_END_TO : DC_KIND_END, now);
+	const uint64_t now = dc_units(t);
+	uint8_t *p = put_head(t, implied ? DC_KIND_END_TO : DC_KIND_END, now);
 	if (implied) {
 		p[0] = (uint8_t)depth;
 		p[1] = (uint8_t)(depth >> 8);
 		p += 2;
 	}
-	t->depth = --depth;
-	dc_line_(t, now, depth);
+	t->token -= (uint32_t)t->token - --depth;
+	dc_line_(t->line, now, depth);
 	if (depth && depth <= DC_DEPTH_MAX_)
-		dc_line_open_(t, t->open[depth - 1].site, t->open[depth - 1].units);
-	dc_commit_(t, p);
+		dc_line_open_(t->line, t->open[depth - 1].site, t->since[depth - 1]);
+	commit(t, p);
+	return now;
 }
 
-/* Called disarmed. Deeper than is tracked: an ordinary end without a duration. Shallower: closes what lies above. */
-void dc_end_odd(struct dc_thread_ *t, dc_span_t span)
+/* The innermost span of those that are tracked, with its duration. */
+static void end_innermost(struct dc_thread_ *t)
+{
+	const uint32_t depth = (uint32_t)t->token;
+	const uint16_t site = t->open[depth - 1].site;
+	const uint64_t since = t->since[depth - 1];
+	/* read before the commit: once idle, the page may be wiped by a fork in a signal handler */
+	uint64_t threshold = __atomic_load_n(&t->threshold[site], __ATOMIC_RELAXED), sum; /* a setting */
+	uint64_t units = end_at(t, depth, false) - since;
+	if (__builtin_add_overflow(units, threshold, &sum))
+		dc_span_over(site, units);
+}
+
+/* Deeper than is tracked: an ordinary end without a duration. Shallower: closes what lies above. */
+static void end_odd(struct dc_thread_ *t, dc_span_t span)
 {
 	uint32_t depth = (uint32_t)(span.token & ~TOKEN_ODD);
-	if ((uint32_t)(span.token >> 32) != t->stamp || depth > t->depth || !depth) {
+	if (span.token >> 32 != t->token >> 32 || depth > (uint32_t)t->token || !depth) {
 		((struct dc_thread *)t)->misplaced++;
-		t->armed = 1;
-		return;
-	}
-	if (depth == t->depth)
+		t->busy = t->idle;
+	} else if (depth == (uint32_t)t->token) {
 		end_at(t, depth, false);
-	else if (depth <= UINT16_MAX)
+	} else if (depth <= UINT16_MAX) {
 		end_at(t, depth, true);
+	} else {
+		t->busy = t->idle;
+	}
+}
+
+void dc_end_slow(dc_span_t span)
+{
+	struct dc_thread_ *t;
+	if (!span.token || !(t = dc_enter()))
+		return;
+	if (span.token == t->token)
+		end_innermost(t);
 	else
-		t->armed = 1;
+		end_odd(t, span);
 }
 
 /* ---- events without a site ---- */
@@ -396,16 +505,21 @@ static bool on(void)
 	return false;
 }
 
-void dc_flow(unsigned kind, uint64_t id)
+/* @bytes behind a head and nothing else. */
+static void put_plain(unsigned kind, const void *body, unsigned bytes)
 {
 	struct dc_thread_ *t;
-	if (!on() || !(t = dc_enter_()))
+	if (!on() || !(t = dc_enter()))
 		return;
-	uint64_t now = dc_units_(t);
-	uint8_t *body = dc_head_(t, kind, now);
-	__atomic_store_n(&t->line->last_units, now, __ATOMIC_RELAXED); /* a hint */
-	dc_put8_(body, id);
-	dc_commit_(t, body + 8);
+	uint8_t *p = put_head(t, kind, dc_units(t));
+	__atomic_store_n(&t->line->last_units, t->last, __ATOMIC_RELAXED); /* a hint */
+	memcpy(p, body, bytes);
+	commit(t, p + bytes);
+}
+
+void dc_flow(unsigned kind, uint64_t id)
+{
+	put_plain(kind, &id, sizeof id);
 }
 
 static int hex(char c)
@@ -438,12 +552,6 @@ static bool traceparent_parse(const char *text, uint8_t ret[25])
 void dc_trace_context(const char *traceparent)
 {
 	uint8_t bytes[25];
-	struct dc_thread_ *t;
-	if (!traceparent_parse(traceparent, bytes) || !on() || !(t = dc_enter_()))
-		return;
-	uint64_t now = dc_units_(t);
-	uint8_t *body = dc_head_(t, DC_KIND_CONTEXT, now);
-	__atomic_store_n(&t->line->last_units, now, __ATOMIC_RELAXED); /* a hint */
-	memcpy(body, bytes, sizeof bytes);
-	dc_commit_(t, body + sizeof bytes);
+	if (traceparent_parse(traceparent, bytes))
+		put_plain(DC_KIND_CONTEXT, bytes, sizeof bytes);
 }

@@ -58,7 +58,7 @@ static void before(void)
 {
 	struct dc_recorder *r = dc_recorder;
 	const struct dc_thread_ *f = dc_thread_self;
-	if (!r || (!here.slow && (!f->line || f->armed)))
+	if (!r || (!here.slow && (!f->line || f->busy != DC_BUSY_)))
 		return;
 	void *copy = dc_sys_mmap(NULL, DC_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (DC_MAP_FAILED(copy))

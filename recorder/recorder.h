@@ -15,7 +15,8 @@
  *
  * ATOMICS. Table of pairs, beside those of the chunk protocol (ipc/ring.h):
  *   [phase]          release when `on` is stored; acquire in dc_enter_slow(): who sees `on` sees the maps
- *   [site-shape]     release in dc_site_register(); acquire in dc_plain_() and dc_record_general()
+ *   [site-control]   release of the site's pointer to its word, [site-known] of the mark beside it, in dc_site_register();
+ *                    acquire in dc_control_of_() and known(): who sees either sees the id
  *   [table-publish]  release of an entry's `published` (and header counts); readers of the ring pread afterwards
  *   [lane-free]      release when an exiting thread sets its bit; acquire of who takes the lane: sees its writer state
  *   [trigger-slot]   release of the slot's seq; pairs with the reader's second look at it
@@ -30,6 +31,14 @@
 #include "ipc/ring.h"
 #define DC_INSIDE_
 #include "recorder/dashcam.h"
+
+/* event.c: behind the fast path */
+#define DC_NOINLINE __attribute__((noinline))
+DC_NOINLINE uint64_t dc_begin0_slow(struct dc_site *site, uint32_t odd);
+DC_NOINLINE uint64_t dc_begin1_slow(struct dc_site *site, uint32_t odd, uint64_t a);
+DC_NOINLINE uint64_t dc_begin2_slow(struct dc_site *site, uint32_t odd, uint64_t a, uint64_t b);
+DC_NOINLINE void dc_end_slow(dc_span_t span);
+
 #include "recorder/dashcam_inline.h"
 #include "recorder/sys.h"
 
@@ -149,12 +158,44 @@ uint32_t dc_chunk_claim(struct dc_recorder *r, struct dc_thread *t, uint64_t now
 /* chunk.c */
 int dc_chunk_switch(struct dc_recorder *r, struct dc_thread *t); /* 0, -ENOSPC: none to be had, counted */
 
-/* thread.c */
+/* thread.c: the slow way into an event */
+struct dc_thread_ *dc_enter_slow(struct dc_thread_ *t, unsigned taken); /* busy, with room; NULL: not now, counted */
+
+static inline struct dc_thread_ *dc_enter(void)
+{
+	struct dc_thread_ *t = dc_thread_self;
+	if (DC_UNLIKELY_(t->busy == DC_BUSY_))
+		return dc_enter_slow(t, 0);
+	t->busy = DC_BUSY_;
+	DC_BARRIER_();
+	if (DC_UNLIKELY_(t->at >= t->limit)) /* also of a page wiped since the line before the last */
+		return dc_enter_slow(t, 1);
+	return t;
+}
+
+uint64_t dc_clock_slow(void); /* clock.c */
+
+static inline uint64_t dc_units(const struct dc_thread_ *t)
+{
+	return (DC_LIKELY_(!t->idle) ? dc_ticks_() : dc_clock_slow()) >> DC_TICK_SHIFT_;
+}
+
+/* The state word of the open chunk as the writer has it: see dc_thread_.base. */
+static inline uint64_t dc_thread_state(const struct dc_thread_ *t)
+{
+	return t->base + (uint64_t)t->at;
+}
+
+static inline void dc_thread_restate(struct dc_thread_ *t, uint64_t state)
+{
+	t->base = state - (uint64_t)t->at;
+}
+
 void dc_thread_forget(void); /* the calling thread has no lane */
-void dc_thread_record(struct dc_recorder *r, struct dc_thread *t); /* writes a THREAD record; disarmed, with room */
+void dc_thread_record(struct dc_recorder *r, struct dc_thread *t); /* writes a THREAD record; busy, with room */
 
 /* sites.c */
-extern uint32_t dc_control_off; /* control word of sites met while the recorder is off: 3 then, else 0 */
+extern uint32_t dc_control_off; /* control word of sites met while the recorder is off: 3 then, else DC_ODD_ */
 int dc_site_register(struct dc_recorder *r, struct dc_site *site);
 int dc_sites_restore(struct dc_recorder *r); /* into a fresh ring: those the process (or its parent) had */
 uint32_t dc_sites_count(void); /* what that takes */
@@ -246,6 +287,7 @@ void dc_crash_stack_take(uint32_t lane); /* an alternate stack, where the thread
 void dc_crash_stack_leave(uint32_t lane);
 
 /* trigger.c */
+void dc_span_over(unsigned site, uint64_t units); /* it has just ended */
 void dc_trigger_crash(struct dc_recorder *r, int signal, const char *text);
 
 /* sweep.c */

@@ -39,8 +39,8 @@ static struct {
 	struct hash string_offsets;
 } mirror = { .sites_used = 1, .strings_used = 1 };
 
-const uint32_t dc_control_fresh = 0;
-uint32_t dc_control_off = 0; /* 3 while the recorder is off: sites then point here */
+const uint32_t dc_control_fresh = DC_ODD_;
+uint32_t dc_control_off = DC_ODD_; /* 3 while the recorder is off: sites then point here */
 
 static uint32_t hash_bytes(uint32_t h, const void *bytes, size_t n)
 {
@@ -179,23 +179,6 @@ static uint32_t site_add(struct dc_recorder *r, const struct dc_ring_site *e, ui
 	return id;
 }
 
-static bool integers_only(const struct dc_site *site)
-{
-	for (unsigned i = 0; i < site->arg_count; i++)
-		if (site->types[i] == DC_TYPE_F64 || site->types[i] >= DC_TYPE_STR || !site->types[i])
-			return false;
-	return true;
-}
-
-static uint8_t signs_of(const struct dc_site *site)
-{
-	uint8_t signs = 0;
-	for (unsigned i = 0; i < site->arg_count && i < DC_ARG_MAX; i++)
-		if (site->types[i] == DC_TYPE_I64)
-			signs |= (uint8_t)(1u << i);
-	return signs;
-}
-
 #define REGISTER_TURNS 1000u /* of ten-odd ns; a registration takes 1 to 10 µs */
 
 static __thread uint32_t registering_here __attribute__((tls_model("initial-exec")));
@@ -204,8 +187,8 @@ static __thread uint32_t registering_here __attribute__((tls_model("initial-exec
 static int register_wait(const struct dc_site *site)
 {
 	for (uint32_t i = 0; i < REGISTER_TURNS && !registering_here; i++) {
-		/* [site-shape] acquire; pairs with the release in register_elected() */
-		if (__atomic_load_n(&site->shape, __ATOMIC_ACQUIRE))
+		/* [site-known] acquire; pairs with the release in register_elected() */
+		if (__atomic_load_n(&site->known, __ATOMIC_ACQUIRE))
 			return 0;
 		dc_pause();
 	}
@@ -221,34 +204,32 @@ static void register_elected(struct dc_recorder *r, struct dc_site *site)
 	if (!id)
 		id = site_add(r, &e, slot);
 	site->id = (uint16_t)id;
-	site->signs = signs_of(site);
-	/* relaxed: the word is valid memory whichever of the two a reader sees */
+	/* [site-control] release; pairs with the acquire in dc_control_of_(): who sees this word sees the id */
 	if (id != DC_SITE_INLINE)
-		__atomic_store_n(&site->control, &r->switches->enable[id], __ATOMIC_RELAXED);
-	uint8_t shape = id != DC_SITE_INLINE && integers_only(site) ? 1 : 2;
-	/* [site-shape] release; pairs with the acquire in dc_plain_(): who sees the shape sees id and signs */
-	__atomic_store_n(&site->shape, shape, __ATOMIC_RELEASE);
+		__atomic_store_n(&site->control, &r->switches->enable[id], __ATOMIC_RELEASE);
+	/* [site-known] release; pairs with the acquires in known() and register_wait(), likewise */
+	__atomic_store_n(&site->known, 1, __ATOMIC_RELEASE);
 }
 
 /*
- * Return: 0 and site->shape set; -EBUSY: another context is at it (record this event with its name).
+ * Return: 0 and site->known set; -EBUSY: another context is at it (record this event with its name).
  * An id that came out of a table already full is DC_SITE_INLINE, for good.
  */
 int dc_site_register(struct dc_recorder *r, struct dc_site *site)
 {
-	uint8_t busy = __atomic_load_n(&site->reserved, __ATOMIC_RELAXED); /* the exchange decides */
+	uint8_t busy = __atomic_load_n(&site->busy, __ATOMIC_RELAXED); /* the exchange decides */
 	uint32_t outer = registering_here;
 	registering_here = 1; /* first, so that no handler on top of us waits for us */
 	DC_BARRIER_();
 	/* [site-busy] acquire; elects one. A mark of a parent image is a thread we do not have */
-	bool elected = busy != dc_image && __atomic_compare_exchange_n(&site->reserved, &busy, dc_image, false,
+	bool elected = busy != dc_image && __atomic_compare_exchange_n(&site->busy, &busy, dc_image, false,
 								       __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 	if (elected) {
 		/* relaxed: [site-busy] ordered it. Set: somebody was done just before our exchange, and events rely on it */
-		if (!__atomic_load_n(&site->shape, __ATOMIC_RELAXED))
+		if (!__atomic_load_n(&site->known, __ATOMIC_RELAXED))
 			register_elected(r, site);
 		/* [site-busy] release; pairs with the acquire above */
-		__atomic_store_n(&site->reserved, 0, __ATOMIC_RELEASE);
+		__atomic_store_n(&site->busy, 0, __ATOMIC_RELEASE);
 	}
 	DC_BARRIER_();
 	registering_here = outer;

@@ -142,7 +142,7 @@ static void signals_restore(uint64_t before)
 static int start_elected(struct dc_recorder *r, const struct dc_opts *opts)
 {
 	int err = start_now(r, opts);
-	dc_control_off = err ? DC_ENABLE_OFF | DC_ENABLE_STOPPED : 0;
+	dc_control_off = err ? DC_ENABLE_OFF | DC_ENABLE_STOPPED : DC_ODD_;
 	if (!err) /* [ring-magic] release; pairs with the reader's pread: who sees it sees a whole header */
 		__atomic_store_n(&r->header->magic, DC_RING_MAGIC, __ATOMIC_RELEASE);
 	/* [phase] release; pairs with the acquire in dc_recorder_on() and dc_enter_slow() */

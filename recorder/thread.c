@@ -3,8 +3,8 @@
  * Threads and lanes: the slow ways into an event. A thread takes a lane at its first event and gives it back when it
  * exits; the next new thread goes on in the same lane and the same chunk, after a THREAD record.
  *
- * dc_thread_self leads here until the thread has a lane (static sentinel, never armed), while an event is in flight below
- * a signal handler (armed == 0: the handler records in a lane of its own), and after a fork (the page reads zero).
+ * dc_thread_self leads here until the thread has a lane (static sentinel, always busy), while an event is in flight below
+ * a signal handler (which records in a lane of its own), and after a fork (the page reads zero: idle, but without room).
  */
 #include <errno.h>
 #include <pthread.h>
@@ -15,7 +15,7 @@
 #define NONE UINT32_MAX
 #define EXIT_ROUNDS 2u /* TSD destructors of others may still record in round 1 */
 
-static struct dc_thread_ thread_none;
+static struct dc_thread_ thread_none = { .busy = DC_BUSY_ };
 __thread struct dc_thread_ *dc_thread_self __attribute__((tls_model("initial-exec"))) = &thread_none;
 static __thread uint32_t leaving __attribute__((tls_model("initial-exec"))); /* 1: its destructor has run */
 static __thread uint32_t adopting __attribute__((tls_model("initial-exec"))); /* a handler must not adopt on top */
@@ -60,14 +60,13 @@ static void lane_enter(struct dc_recorder *r, struct dc_thread *t, uint32_t flag
 	__atomic_store_n(&line->depth, 0, __ATOMIC_RELAXED);
 	memset(line->comm, 0, sizeof line->comm);
 	__atomic_store_n(&line->tid, tid, __ATOMIC_RELAXED);
-	t->fast.depth = 0;
 	t->stack_seen = 0;
 	/* never 0 in the upper half, so a token is never 0; unlike any stamp of a parent image (random start) */
-	t->fast.stamp = __atomic_fetch_add(&r->stamps, 1, __ATOMIC_RELAXED) | 1u << 31;
+	t->fast.token = (uint64_t)(__atomic_fetch_add(&r->stamps, 1, __ATOMIC_RELAXED) | 1u << 31) << 32;
 	__atomic_fetch_add(&r->lanes_live, 1, __ATOMIC_RELAXED); /* steers fairness */
 }
 
-/* A record that is no event: bytes go up, events do not. The caller holds the thread disarmed and has room. */
+/* A record that is no event: bytes go up, events do not. The caller has made the thread busy and has room. */
 void dc_thread_record(struct dc_recorder *r, struct dc_thread *t)
 {
 	const struct dc_ring_lane *line = &r->lanes[t->lane];
@@ -77,9 +76,8 @@ void dc_thread_record(struct dc_recorder *r, struct dc_thread *t)
 	memcpy(p + 5, &line->serial, 4);
 	memcpy(p + 9, line->comm, 16);
 	t->fast.at += 25;
-	t->fast.state += 25;
 	/* [chunk-commit] release; pairs with the reader's first acquire fence */
-	__atomic_store_n(t->fast.state_word, t->fast.state, __ATOMIC_RELEASE);
+	__atomic_store_n(t->fast.state_word, dc_thread_state(&t->fast), __ATOMIC_RELEASE);
 }
 
 /*
@@ -91,15 +89,15 @@ static bool lane_resync(struct dc_thread *t)
 	struct dc_thread_ *f = &t->fast;
 	if (t->chunk == NONE)
 		return false;
-	f->state = __atomic_load_n(f->state_word, __ATOMIC_RELAXED); /* ours: [lane-free] ordered it */
-	f->at = f->chunk + dc_state_bytes(f->state);
+	uint64_t state = __atomic_load_n(f->state_word, __ATOMIC_RELAXED); /* ours: [lane-free] ordered it */
+	f->at = f->chunk + dc_state_bytes(state);
+	dc_thread_restate(f, state);
 	if (f->at > f->limit)
 		return false; /* full: the next chunk's header says whose it is */
-	f->last = dc_units_(f);
+	f->last = dc_units(f);
 	f->at[0] = DC_KIND_TIME;
 	dc_put8_(f->at + 1, f->last);
-	f->at += 9;
-	f->state += 9; /* committed with the THREAD record that follows */
+	f->at += 9; /* committed with the THREAD record that follows */
 	return true;
 }
 
@@ -107,8 +105,9 @@ static void lane_fresh(struct dc_recorder *r, struct dc_thread *t, uint32_t lane
 {
 	t->lane = lane;
 	t->chunk = NONE;
+	t->fast.busy = DC_BUSY_;
 	memset(&t->own, 0, offsetof(struct dc_own, claims));
-	t->fast.slow_clock = r->slow_clock;
+	t->fast.idle = r->slow_clock ? DC_IDLE_SLOW_ : 0;
 	t->fast.threshold = r->control->threshold;
 	t->fast.at = (uint8_t *)1; /* beyond the limit: the first event claims a chunk */
 	t->fast.limit = NULL;
@@ -116,7 +115,7 @@ static void lane_fresh(struct dc_recorder *r, struct dc_thread *t, uint32_t lane
 	r->lanes[lane].chunk = NONE;
 }
 
-/* A lane with a chunk that has room, disarmed; NULL: none left, counted. */
+/* A lane with a chunk that has room, busy; NULL: none left, counted. */
 static struct dc_thread *lane_take(struct dc_recorder *r, uint32_t flags)
 {
 	uint32_t lane = lane_reuse(r);
@@ -162,7 +161,7 @@ static bool chunk_stays(const struct dc_recorder *r, const struct dc_thread *t)
 {
 	uint32_t used = __atomic_load_n(&r->header->lanes_used, __ATOMIC_RELAXED);
 	uint32_t live = __atomic_load_n(&r->lanes_live, __ATOMIC_RELAXED);
-	return t->fast.armed && used - live < r->chunk_cap / 4;
+	return t->fast.busy != DC_BUSY_ && used - live < r->chunk_cap / 4;
 }
 
 static void lane_leave(struct dc_recorder *r, struct dc_thread *t)
@@ -170,7 +169,7 @@ static void lane_leave(struct dc_recorder *r, struct dc_thread *t)
 	struct dc_ring_lane *line = &r->lanes[t->lane];
 	if (t->chunk != NONE && !t->switching && !chunk_stays(r, t))
 		chunk_release(r, t);
-	t->fast.armed = 0;
+	t->fast.busy = DC_BUSY_;
 	__atomic_fetch_add(&r->misplaced, t->misplaced, __ATOMIC_RELAXED); /* a count */
 	t->misplaced = 0;
 	t->nested = NULL;
@@ -249,8 +248,8 @@ static struct dc_thread_ *enter_first(void)
 	adopting = 1;
 	DC_BARRIER_();
 	struct dc_thread_ *f = dc_thread_self;
-	if (f->line && f->armed) { /* a handler had its first event here just before `adopting` */
-		f->armed = 0;
+	if (f->line && f->busy != DC_BUSY_) { /* a handler had its first event here just before `adopting` */
+		f->busy = DC_BUSY_;
 	} else {
 		dc_thread_self = &thread_none;
 		f = NULL;
@@ -272,7 +271,7 @@ static struct dc_thread_ *enter_nested(struct dc_recorder *r, struct dc_thread *
 		return NULL;
 	}
 	struct dc_thread *n = t->nested;
-	if (n && !n->fast.armed && n->fast.at) {
+	if (n && n->fast.busy == DC_BUSY_ && n->fast.at) {
 		__atomic_fetch_add(&r->lanes[n->lane].dropped, 1, __ATOMIC_RELAXED); /* third level */
 		return NULL;
 	}
@@ -289,7 +288,7 @@ static struct dc_thread_ *enter_nested(struct dc_recorder *r, struct dc_thread *
 	}
 	if (!n)
 		return NULL;
-	n->fast.armed = 0;
+	n->fast.busy = DC_BUSY_;
 	return &n->fast;
 }
 
@@ -299,7 +298,7 @@ static struct dc_thread_ *with_room(struct dc_recorder *r, struct dc_thread_ *f)
 		return f;
 	if (dc_chunk_switch(r, (struct dc_thread *)f) == 0)
 		return f;
-	f->armed = 1; /* as it was: the next event tries again */
+	f->busy = f->idle; /* as it was: the next event tries again */
 	return NULL;
 }
 

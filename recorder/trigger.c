@@ -69,9 +69,8 @@ void dc_trigger(struct dc_site *site, const uint64_t *args)
 }
 
 /* The span just ended outlasted its threshold. Its text is its name, for a watcher that has not read the tables yet. */
-void dc_span_over(struct dc_thread_ *t, unsigned site, uint64_t units)
+void dc_span_over(unsigned site, uint64_t units)
 {
-	(void)t;
 	dc_slow_enter();
 	struct dc_recorder *r = dc_recorder;
 	/* [phase] acquire: a child forked after the span ended has no ring yet */

@@ -6,6 +6,10 @@
  *
  * Bars: pair ≤ 1.6 × floor out of line, ≤ 1.5 inline; log ≤ 2.5; disabled ≤ 0.4 ns; start ≤ 100 µs; ≤ 5 bytes an event
  * in the tight loop, ≤ 6 at 1 µs gaps; ≤ 64 bytes of text a span; DC_STACK ≤ 30 ns + 3 ns a frame.
+ *
+ * Like the library it is assembled with -mbranches-within-32B-boundaries, where there is that. What is compiled into a
+ * caller, the check of a disabled site and the inline form, costs some tenths of a nanosecond more without it on Intel's
+ * CPUs before 2020, if a jump happens to lie there.
  */
 #include <fcntl.h>
 #include <math.h>
