@@ -85,6 +85,9 @@ static int slot_fill(struct dc_capture *c, struct dc_cache_slot *slot, const str
 int dc_capture_columns(struct dc_capture *c, uint32_t block, struct dc_cache_slot *slot)
 {
 	const uint8_t *payload;
+
+	/* Into the buffer of the block before, which is in the cache of the processor: two would not fit its L2. */
+	swap_buffers(&slot->payload, &slot->room, &c->plain, &c->plain_room);
 	int r = dc_capture_payload(c, &c->blocks[block], &payload);
 
 	if (r == 0)
@@ -161,7 +164,7 @@ static int chunk_append(struct dc_capture *c, const struct dc_chunk_ref *ref)
  * What a block says about its chunks: its entries, and their headers. A block of columns is not joined for
  * that: the headers stand near the front of it.
  */
-#define COLUMNS_FRONT_BYTES (128u << 10) /* what zstd gives in one piece; thousands of entries and headers */
+#define COLUMNS_FRONT_BYTES (120u << 10) /* a thousand entries and headers; zstd goes by 128 KiB, and no further */
 
 struct listing {
 	struct dc_chunks_block head;
