@@ -231,12 +231,12 @@ void dc_lane_keep_name(struct dc_lane_decoder *d, uint32_t depth)
 
 	memcpy(name, d->inline_name, n);
 	name[n] = 0;
-	d->open[depth].inline_number = d->inline_count++;
+	d->open.inline_number[depth] = d->inline_count++;
 }
 
 const struct dc_site_info *dc_lane_kept_site(struct dc_lane_decoder *d, uint32_t depth)
 {
-	uint32_t number = d->open[depth].inline_number;
+	uint32_t number = d->open.inline_number[depth];
 
 	if (d->inline_count - number > DC_DECODE_INLINE_MAX)
 		return &d->schema->sites[0];
@@ -350,9 +350,8 @@ static int read_open(struct dc_lane_decoder *d, struct reader *r, struct dc_even
 	if (d->follows)
 		return STEP_SKIP;
 	if (depth <= DC_DECODE_DEPTH_MAX) {
-		d->open[depth - 1].start_units = start_units;
-		d->open[depth - 1].site = e->site;
-		d->open[depth - 1].known = DC_LANE_KNOWN_OPEN;
+		d->open.start_units[depth - 1] = start_units;
+		d->open.span[depth - 1] = e->site | DC_LANE_COPIED;
 		if (e->site == DC_SITE_INLINE)
 			dc_lane_keep_name(d, depth - 1);
 	}
@@ -567,7 +566,7 @@ static void forget_spans(struct dc_lane_decoder *d, uint32_t depth)
 {
 	d->depth = depth;
 	for (uint32_t i = 0; i < depth && i < DC_DECODE_DEPTH_MAX; i++)
-		d->open[i].known = 0;
+		d->open.span[i] = 0;
 }
 
 int dc_lane_feed(struct dc_lane_decoder *d, const uint8_t *chunk, size_t bytes)

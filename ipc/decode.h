@@ -136,12 +136,11 @@ struct dc_lane_decoder {
 	bool follows;        /* the chunk continues the one before: its OPEN records say nothing new */
 	struct dc_site_info inline_site; /* for DC_SITE_INLINE events */
 	char inline_name[256];
-	struct {
-		uint64_t start_units;
-		uint16_t site;
-		uint16_t known; /* 0: its begin was never seen, 1: seen, 2: from an OPEN record */
-		uint32_t inline_number; /* DC_SITE_INLINE: which of the begins that brought a name */
-	} open[DC_DECODE_DEPTH_MAX];
+	struct { /* of the open spans, the outermost first */
+		uint64_t start_units[DC_DECODE_DEPTH_MAX];
+		uint32_t span[DC_DECODE_DEPTH_MAX]; /* site, and how it is known: see lane.h; 0: begin never seen */
+		uint32_t inline_number[DC_DECODE_DEPTH_MAX]; /* DC_SITE_INLINE: which begin that brought a name */
+	} open;
 	/* Names of the last DC_SITE_INLINE begins, for their ends. A span whose name has gone is "?". */
 	uint32_t inline_count;
 	char inline_spans[DC_DECODE_INLINE_MAX][64];

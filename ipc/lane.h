@@ -13,9 +13,9 @@
 
 #define DC_LANE_DEPTH_LIMIT 0xffffu /* what END_TO and OPEN can name */
 
-/* dc_lane_decoder.open[].known */
-#define DC_LANE_KNOWN_BEGIN 1
-#define DC_LANE_KNOWN_OPEN 2
+/* dc_lane_decoder.open.span: a site, and one of these */
+#define DC_LANE_BEGUN (1u << 16) /* its begin was seen */
+#define DC_LANE_COPIED (2u << 16) /* only an OPEN record of it */
 
 #define dc_lane_inline static inline __attribute__((always_inline))
 #define dc_lane_unlikely(x) __builtin_expect(!!(x), 0)
@@ -73,17 +73,37 @@ dc_lane_inline void dc_lane_no_site(struct dc_event *e)
 	e->info = NULL;
 }
 
-/* BEGIN. Return: the depth, now that it is open. */
+/* A span opens. Return: the depth, now that it is open. */
+dc_lane_inline uint32_t dc_lane_open(struct dc_lane_decoder *d, uint32_t depth, uint32_t span, uint64_t start_units)
+{
+	if (dc_lane_unlikely(depth >= DC_DECODE_DEPTH_MAX))
+		return depth + (depth < DC_LANE_DEPTH_LIMIT);
+	d->open.start_units[depth] = start_units;
+	d->open.span[depth] = span;
+	return depth + 1;
+}
+
+/* BEGIN. Return: as dc_lane_open(). */
 dc_lane_inline uint32_t dc_lane_begin(struct dc_lane_decoder *d, uint32_t depth, const struct dc_event *e)
 {
-	if (!dc_lane_unlikely(depth >= DC_DECODE_DEPTH_MAX)) {
-		d->open[depth].start_units = e->units;
-		d->open[depth].site = e->site;
-		d->open[depth].known = DC_LANE_KNOWN_BEGIN;
-		if (dc_lane_unlikely(e->site == DC_SITE_INLINE))
-			dc_lane_keep_name(d, depth);
-	}
-	return depth + (depth < DC_LANE_DEPTH_LIMIT);
+	if (dc_lane_unlikely(e->site == DC_SITE_INLINE && depth < DC_DECODE_DEPTH_MAX))
+		dc_lane_keep_name(d, depth);
+	return dc_lane_open(d, depth, e->site | DC_LANE_BEGUN, e->units);
+}
+
+/*
+ * END of @span, for a reader who knows beforehand which one it closes and has set in *@e what follows from that. Sets
+ * what is left but for the time; the depth is then one less. False: another span is open, dc_lane_end() tells which.
+ */
+dc_lane_inline bool dc_lane_end_of(const struct dc_lane_decoder *d, uint32_t depth, uint32_t span, struct dc_event *e)
+{
+	uint32_t top = depth - 1;
+
+	if (dc_lane_unlikely(top >= DC_DECODE_DEPTH_MAX || d->open.span[top] != span))
+		return false;
+	e->start_units = d->open.start_units[top];
+	e->depth = depth;
+	return true;
 }
 
 /*
@@ -98,17 +118,18 @@ dc_lane_inline uint32_t dc_lane_end(struct dc_lane_decoder *d, uint32_t depth, s
 	e->arg_count = 0;
 	e->args_dropped = 0;
 	e->depth = depth;
-	if (dc_lane_unlikely(top >= DC_DECODE_DEPTH_MAX || !d->open[top].known)) {
+	if (dc_lane_unlikely(top >= DC_DECODE_DEPTH_MAX || !d->open.span[top])) {
 		e->from_open = false;
 		e->site = 0;
 		e->start_units = ~UINT64_C(0);
 		e->info = NULL;
 		return depth ? top : 0;
 	}
-	uint16_t site = d->open[top].site;
-	e->from_open = d->open[top].known == DC_LANE_KNOWN_OPEN;
+	uint32_t span = d->open.span[top];
+	uint16_t site = (uint16_t)span;
+	e->from_open = span & DC_LANE_COPIED;
 	e->site = site;
-	e->start_units = d->open[top].start_units;
+	e->start_units = d->open.start_units[top];
 	e->info = dc_lane_unlikely(site == DC_SITE_INLINE) ? dc_lane_kept_site(d, top) : &d->schema->sites[site];
 	return top;
 }

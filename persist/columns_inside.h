@@ -5,9 +5,10 @@
  *   columns_open.c   finds the columns and checks that they fit the payload
  *   columns_join.c   back to the bytes of the chunks
  *   columns_each.c   straight to events
+ *   columns_ready.c  for it: the numbers of a shape's next events, many at a time
  *
  * All numbers of one shape's n-th event stand at index n of that shape's planes, and every reader takes the events of a
- * shape one after the other: the functions below give the parts of the next event.
+ * shape one after the other.
  *
  * Bounds are not looked at where they cannot be passed. All planes of a shape have as many entries as the shape has
  * events, so one comparison covers all its columns; ops and escapes end together with them because their counts add up.
@@ -35,7 +36,7 @@ struct dc_column {
 	uint32_t text_left;
 	uint8_t form;
 	uint8_t planes;
-	bool is_signed; /* columns_each.c: the value is the zigzag of an I64 */
+	uint8_t type; /* columns_each.c: DC_TYPE_* of the argument */
 };
 
 struct dc_shape {
@@ -48,14 +49,34 @@ struct dc_shape {
 	uint8_t kind;
 	uint8_t arg_count;
 	uint8_t layout; /* columns_join.c: what follows the delta */
-	uint8_t reading; /* columns_each.c: likewise */
 	uint8_t least_bytes; /* columns_each.c: of a record, but for what depends on its numbers */
-	const struct dc_site_info *info; /* columns_each.c */
+};
+
+/*
+ * The next events of a shape, as columns_each.c takes them. A step is the delta of an event and, in the upper half, the
+ * bytes it has as a record (as far as planes tell: of texts and wide deltas the reader adds what they have). Argument k
+ * of the event whose step is at[0] is at[(k + 1) * DC_READY_STRIDE]. Behind the last step is DC_READY_NONE, which looks
+ * like a wide delta, so that readers ask for both at once.
+ */
+#define DC_READY_EVENTS 64
+#define DC_READY_STRIDE (DC_READY_EVENTS + 2)
+#define DC_READY_NONE UINT64_MAX
+
+struct dc_ready {
+	const uint64_t *at;
+	uint64_t *steps;
+	struct dc_shape *shape;
+	uint32_t span; /* that opens or closes */
+	uint8_t reading;
+	struct dc_event event; /* what all of them have in common is set */
 };
 
 struct dc_columns {
 	struct dc_shape *shapes; /* by op: as many as an op can say; those that do not exist have no events */
 	struct dc_column *args;
+	struct dc_ready *ready; /* of shape i, from 1 on; the first is of no shape */
+	struct dc_ready **by_op; /* as many as an op can say: its shape's, or the first */
+	uint64_t *numbers; /* of all that are ready */
 	uint32_t shape_count;
 	struct dc_chunks_block block;
 	const uint8_t *entries;
@@ -81,7 +102,8 @@ void dc_columns_close(struct dc_columns *c);
  * dc_columns_understand() - what the shapes mean, before dc_columns_each()
  * @schema: of the process; must stay until close
  *
- * Return: false when shapes and schema contradict each other: then only the joined chunks can tell what is in them.
+ * Return: false when shapes and schema contradict each other (or memory is short): then only the joined chunks can tell
+ * what is in them.
  */
 bool dc_columns_understand(struct dc_columns *c, const struct dc_schema *schema);
 
@@ -93,6 +115,15 @@ bool dc_columns_understand(struct dc_columns *c, const struct dc_schema *schema)
  */
 int dc_columns_each(struct dc_columns *c, struct dc_lane_decoder *d,
 		    int (*each)(void *arg, const struct dc_event *event), void *arg);
+
+/*
+ * dc_columns_ready_new() - room for the ready events of all shapes, none of which are yet
+ * dc_columns_ready() - takes the next ones of @r->shape out of their planes
+ *
+ * Return: false when there is no memory, when the shape has no further event.
+ */
+bool dc_columns_ready_new(struct dc_columns *c);
+bool dc_columns_ready(struct dc_ready *r);
 
 /* Committed bytes of chunk @i. */
 static inline size_t dc_columns_chunk_bytes(const struct dc_columns *c, uint32_t i)
@@ -119,51 +150,9 @@ static __attribute__((noinline, unused)) bool dc_columns_wide(struct dc_columns 
 	return true;
 }
 
-/* The delta of the event at index @i; *@ret_more: its bytes but one. False: there is none. */
-dc_columns_inline bool dc_columns_delta(struct dc_columns *c, const struct dc_shape *s, uint32_t i, uint32_t *ret_delta,
-					unsigned *ret_more)
+/* The next text, whose number is @length: *@ret_text and its length, or DC_TEXT_NULL. False: there is none. */
+static inline bool dc_column_text(struct dc_column *a, uint64_t length, const uint8_t **ret_text, uint32_t *ret_length)
 {
-	uint32_t delta = s->low[i] | (uint32_t)s->high[i] << 8;
-
-	*ret_more = (delta + 0xff00) >> 16; /* 1 from 0x100 on, without a branch */
-	*ret_delta = delta;
-	if (__builtin_expect(delta < DC_DELTA_WIDE, 1))
-		return true;
-	if (!dc_columns_wide(c, &delta))
-		return false;
-	*ret_more = dc_value_bytes(delta) - 1;
-	*ret_delta = delta;
-	return true;
-}
-
-/* The number at index @i of planes of @stride entries. */
-dc_columns_inline uint64_t dc_column_number(struct dc_column *a, uint32_t i, size_t stride)
-{
-	const uint8_t *p = a->plane + i;
-	uint64_t x = 0;
-
-	switch (a->planes) {
-	case 0:
-		break;
-	case 1:
-		x = p[0];
-		break;
-	case 2:
-		x = p[0] | (uint32_t)p[stride] << 8;
-		break;
-	default:
-		for (unsigned k = a->planes; k--;)
-			x = x << 8 | p[k * stride];
-	}
-	return a->previous = (a->previous & a->keep) + a->base + x;
-}
-
-/* *@ret_text and its length, or DC_TEXT_NULL. False: the column has no such text. */
-static inline bool dc_column_text(struct dc_column *a, uint32_t i, size_t stride, const uint8_t **ret_text,
-				  uint32_t *ret_length)
-{
-	uint64_t length = dc_column_number(a, i, stride);
-
 	*ret_length = DC_TEXT_NULL;
 	if (length == DC_TEXT_NULL)
 		return true;

@@ -56,9 +56,48 @@ inline_always void store8(uint8_t *to, uint64_t v)
 	memcpy(to, &v, sizeof v);
 }
 
+/* The delta of the event at index @i; *@ret_more: its bytes but one. False: there is none. */
+inline_always bool read_delta(struct dc_columns *c, const struct dc_shape *s, uint32_t i, uint32_t *ret_delta,
+			      unsigned *ret_more)
+{
+	uint32_t delta = s->low[i] | (uint32_t)s->high[i] << 8;
+
+	*ret_more = (delta + 0xff00) >> 16; /* 1 from 0x100 on, without a branch */
+	*ret_delta = delta;
+	if (__builtin_expect(delta < DC_DELTA_WIDE, 1))
+		return true;
+	if (!dc_columns_wide(c, &delta))
+		return false;
+	*ret_more = dc_value_bytes(delta) - 1;
+	*ret_delta = delta;
+	return true;
+}
+
+/* The number at index @i of planes of @stride entries. */
+inline_always uint64_t column_number(struct dc_column *a, uint32_t i, size_t stride)
+{
+	const uint8_t *p = a->plane + i;
+	uint64_t x = 0;
+
+	switch (a->planes) {
+	case 0:
+		break;
+	case 1:
+		x = p[0];
+		break;
+	case 2:
+		x = p[0] | (uint32_t)p[stride] << 8;
+		break;
+	default:
+		for (unsigned k = a->planes; k--;)
+			x = x << 8 | p[k * stride];
+	}
+	return a->previous = (a->previous & a->keep) + a->base + x;
+}
+
 inline_always uint8_t *join_one(struct dc_column *a, uint32_t i, size_t stride, uint8_t *out)
 {
-	uint64_t v = dc_column_number(a, i, stride);
+	uint64_t v = column_number(a, i, stride);
 	unsigned bytes = dc_value_bytes(v);
 
 	out[0] = (uint8_t)bytes;
@@ -69,7 +108,7 @@ inline_always uint8_t *join_one(struct dc_column *a, uint32_t i, size_t stride, 
 /* Loads before stores: the compiler must take every store of bytes for one into the columns' state. */
 inline_always uint8_t *join_two(struct dc_column *a, uint32_t i, size_t stride, uint8_t *out)
 {
-	uint64_t v = dc_column_number(&a[0], i, stride), w = dc_column_number(&a[1], i, stride);
+	uint64_t v = column_number(&a[0], i, stride), w = column_number(&a[1], i, stride);
 	unsigned v_bytes = dc_value_bytes(v), w_bytes = dc_value_bytes(w);
 
 	out[0] = (uint8_t)(v_bytes | w_bytes << 4);
@@ -102,7 +141,7 @@ static int join_text(const struct dc_columns *c, struct dc_column *a, uint32_t i
 	const uint8_t *text;
 	uint32_t length;
 
-	if (!dc_column_text(a, i, stride, &text, &length))
+	if (!dc_column_text(a, column_number(a, i, stride), &text, &length))
 		return -1;
 	if (length == DC_TEXT_NULL)
 		return DC_CODE_STR_NULL;
@@ -120,7 +159,7 @@ static int join_arg(const struct dc_columns *c, struct dc_column *a, uint32_t i,
 		return join_text(c, a, i, stride, out);
 	if (a->form == DC_COLUMN_SECRET)
 		return 0;
-	v = dc_column_number(a, i, stride);
+	v = column_number(a, i, stride);
 	store8(*out, v);
 	*out += dc_value_bytes(v);
 	return (int)dc_value_bytes(v);
@@ -170,7 +209,7 @@ inline_always uint8_t *join_event(struct dc_columns *c, struct dc_shape *s, uint
 	if (unlikely(i >= count))
 		return LIE;
 	s->next = i + 1;
-	if (unlikely(!dc_columns_delta(c, s, i, &delta, &more)))
+	if (unlikely(!read_delta(c, s, i, &delta, &more)))
 		return LIE;
 	store8(out, s->kind + (more << 5) + ((uint64_t)delta << 8));
 	out += 2 + more;
@@ -186,7 +225,7 @@ inline_always uint8_t *join_event(struct dc_columns *c, struct dc_shape *s, uint
 	case NUMBERS:
 		return join_many(s->args, s->arg_count, i, count, join_site(s, out));
 	case FLOW:
-		store8(out, dc_column_number(s->args, i, count));
+		store8(out, column_number(s->args, i, count));
 		return out + 8;
 	default:
 		return join_mixed(c, s, i, join_site(s, out));

@@ -225,5 +225,8 @@ void dc_columns_close(struct dc_columns *c)
 {
 	free(c->shapes);
 	free(c->args);
+	free(c->ready);
+	free(c->by_op);
+	free(c->numbers);
 	*c = (struct dc_columns){0};
 }
