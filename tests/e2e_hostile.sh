@@ -97,6 +97,7 @@ END
 # saved SETTLE: leaves the capture's name in $capture, of a program whose libraries were damaged after its start
 saved() {
 	rm -rf lib*.so out
+	: >said
 	for i in {0..9}; do cp "built$i.so" "lib$i.so"; done
 	"$bin" run --sample off --settle "$1" --out out -- "$DASHCAM_BUILD/tests/holder" ./lib{0..9}.so >said 2>log &
 	run=$!
