@@ -16,6 +16,7 @@
  *   crash_off     crash           where a fatal signal hit: registers and stack of that thread; 0: the writer keeps none
  *   states_off    chunk states    one 16-byte entry per chunk: the state word, when sealed, whose
  *   chunks_off    chunk pool      chunk_cap chunks of chunk_bytes
+ *   samples_off   samples         stacks that the guest takes of its own threads (ipc/samples.h); 0: the writer takes none
  *
  * Pages that were never used are holes and cost nothing. The guest populates a page (MADV_POPULATE_WRITE) before it
  * first touches it, so a full tmpfs is an errno and never a SIGBUS.
@@ -68,6 +69,7 @@
 #define DC_ARG_MAX 8u
 #define DC_CRASH_STACK_BYTES (64u << 10) /* what the guest copies; less in small rings */
 #define DC_CRASH_BYTES_MAX (1u << 20)
+#define DC_SAMPLES_BYTES_MAX (8u << 20)
 
 #define DC_RING_BYTES_MAX (UINT64_C(4) << 30) /* no cap is larger, whatever is asked for */
 #define DC_CHUNK_BYTES_MIN 4096u
@@ -136,7 +138,9 @@ struct dc_ring_header {
 	uint64_t window_ns; /* the same in ns */
 	uint64_t crash_off;
 	uint64_t crash_bytes; /* struct dc_ring_crash and room for a stack */
-	uint64_t reserved0[6];
+	uint64_t samples_off;
+	uint64_t samples_bytes; /* struct dc_ring_samples and room for records */
+	uint64_t reserved0[4];
 
 	/* From here on the guest keeps writing (relaxed atomics; a reader takes them as hints, never as bounds). */
 	uint32_t flags; /* DC_RING_* */
@@ -168,8 +172,11 @@ struct dc_ring_control {
 	uint64_t hold_from_units; /* a snapshot of [hold_from, hold_until] is under way: grow rather than recycle it */
 	uint64_t hold_until_units; /* ... and for how long at most (≤ 1 s ahead; the guest bounds it) */
 	uint32_t crash_ack; /* low half of crash.seq: the watcher has what it wants of the dying process */
+	uint32_t sample_hz; /* the guest is to sample its threads so often a second of their CPU time; 0: not */
+	uint64_t sample_until_units; /* ... and until when: a watcher that lives goes on asking */
+	uint32_t sample_copy_bytes; /* of the stack, at most */
 	uint32_t reserved0;
-	uint64_t reserved[507];
+	uint64_t reserved[505];
 	uint32_t enable[DC_SITE_MAX]; /* DC_ENABLE_*, 0: on */
 	uint64_t threshold[DC_SITE_MAX]; /* one's complement of the span duration in units that fires; 0: never */
 };
@@ -177,6 +184,7 @@ struct dc_ring_control {
 #define DC_ENABLE_OFF 1u /* switched off from outside */
 #define DC_ENABLE_STOPPED 2u /* by dc_stop() */
 #define DC_ENABLE_STACK 4u /* each event of the site is preceded by a STACK event of it */
+#define DC_ENABLE_NOTICE (1u << 16) /* the slow path, please: there may be something new in this part. A byte of its own */
 #define DC_ENABLE_THROTTLE(every_log2) ((uint32_t)(every_log2) << 8) /* keep one of 2^n, n in bits 8..12 */
 #define DC_ENABLE_THROTTLE_OF(word) ((word) >> 8 & 31u)
 
@@ -323,10 +331,12 @@ DC_ASSERT_AT(dc_ring_header, clock, 132);
 DC_ASSERT_AT(dc_ring_header, start_time, 152);
 DC_ASSERT_AT(dc_ring_header, boot_id, 184);
 DC_ASSERT_AT(dc_ring_header, name, 200);
+DC_ASSERT_AT(dc_ring_header, samples_off, 288);
 DC_ASSERT_AT(dc_ring_header, flags, 336);
 DC_ASSERT_AT(dc_ring_header, trigger_seq, 368);
 DC_ASSERT_AT(dc_ring_header, anchors, 464);
 static_assert(sizeof(struct dc_ring_header) == DC_PAGE_BYTES, "header is one page");
+DC_ASSERT_AT(dc_ring_control, sample_hz, 36);
 DC_ASSERT_AT(dc_ring_control, enable, 4096);
 DC_ASSERT_AT(dc_ring_control, threshold, 4096 + 4 * DC_SITE_MAX);
 static_assert(sizeof(struct dc_ring_control) % DC_PAGE_BYTES == 0, "control is whole pages");

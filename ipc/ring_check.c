@@ -7,8 +7,10 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "ipc/samples.h"
+
 #define TICK_SHIFT_MAX 16u
-#define PARTS 10
+#define PARTS 11
 
 static const char *identity_fault(const struct dc_ring_header *h)
 {
@@ -52,6 +54,9 @@ static const char *size_fault(const struct dc_ring_header *h)
 		return "ring has more than 32 trigger slots";
 	if (h->crash_off && (h->crash_bytes < sizeof(struct dc_ring_crash) || h->crash_bytes > DC_CRASH_BYTES_MAX))
 		return "ring crash part is smaller than a crash or larger than 1 MiB";
+	if (h->samples_off && (h->samples_bytes < sizeof(struct dc_ring_samples) + DC_SAMPLE_BYTES_MAX ||
+			       h->samples_bytes > DC_SAMPLES_BYTES_MAX || h->samples_bytes % DC_SAMPLE_ALIGN))
+		return "ring samples part is smaller than a sample, larger than 8 MiB, or no multiple of 64 bytes";
 	return NULL;
 }
 
@@ -87,6 +92,7 @@ static void parts_of(const struct dc_ring_header *h, struct part part[static PAR
 	part[7] = (struct part){h->states_off, (uint64_t)h->chunk_cap * sizeof(struct dc_chunk_entry)};
 	part[8] = (struct part){h->chunks_off, (uint64_t)h->chunk_cap * h->chunk_bytes};
 	part[9] = (struct part){h->crash_off ? h->crash_off : h->file_bytes, h->crash_off ? h->crash_bytes : 0};
+	part[10] = (struct part){h->samples_off ? h->samples_off : h->file_bytes, h->samples_off ? h->samples_bytes : 0};
 }
 
 static bool inside(const struct part *p, uint64_t file_bytes)
@@ -109,6 +115,8 @@ static const char *layout_fault(const struct dc_ring_header *h, uint64_t file_by
 		return "ring control, states or chunks are not aligned";
 	if (h->crash_off % 64)
 		return "ring crash part is not aligned to 64 bytes";
+	if (h->samples_off % DC_PAGE_BYTES)
+		return "ring samples part is not aligned to a page";
 	if (h->sites_off % 64 || h->modules_off % 64 || h->lanes_off % 64 || h->triggers_off % 64)
 		return "ring tables are not aligned to 64 bytes";
 	parts_of(h, part);

@@ -160,5 +160,7 @@ int dc_chunk_switch(struct dc_recorder *r, struct dc_thread *t)
 	install(r, t, i, generation, now);
 	if (now >= __atomic_load_n(&r->next_anchor_units, __ATOMIC_RELAXED))
 		dc_anchor_take(r);
+	if (DC_UNLIKELY_(__atomic_load_n(&r->control->sample_hz, __ATOMIC_RELAXED))) /* a wish from outside */
+		dc_sample_look(r, t, now);
 	return 0;
 }

@@ -23,55 +23,24 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
 #include <time.h>
 #include <ucontext.h>
 
 #include "ipc/registers.h"
+#include "recorder/handler.h"
 #include "recorder/recorder.h"
 
 #define WAIT_NS UINT64_C(50000000)
 #define KEPT_NS INT64_C(1000000000) /* a crash that the process survived makes room for the next */
 #define STACK_ROOM_BYTES (64u << 10)
-#define SA_RESTORER_ 0x04000000u
 
 static const int fatal[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT };
-
-struct action { /* the kernel's */
-	void (*handler)(int signal, siginfo_t *info, void *context);
-	unsigned long flags;
-	void (*restorer)(void);
-	uint64_t mask;
-};
 
 static bool watching; /* some signal is ours */
 static uint8_t *stacks[DC_LANE_MAX]; /* by lane; NULL: none yet */
 static uint64_t stacks_left[DC_LANE_MAX / 64]; /* bit: somebody may still stand on it, nobody gets it again */
 
 /* ---- what is noted ---- */
-
-static unsigned registers(const ucontext_t *u, uint64_t *regs)
-{
-#if defined(__x86_64__)
-	static const uint8_t from[DC_REGS_X86] = { REG_RAX, REG_RDX, REG_RCX, REG_RBX, REG_RSI, REG_RDI, REG_RBP, REG_RSP, REG_R8,
-						   REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15, REG_RIP };
-	for (unsigned i = 0; i < DC_REGS_X86; i++)
-		regs[i] = (uint64_t)u->uc_mcontext.gregs[from[i]];
-#else
-	for (unsigned i = 0; i <= DC_REG_ARM_LR; i++)
-		regs[i] = u->uc_mcontext.regs[i];
-	regs[DC_REG_ARM_SP] = u->uc_mcontext.sp;
-	regs[DC_REG_ARM_PC] = u->uc_mcontext.pc;
-#endif
-	return DC_REGS;
-}
-
-/* Asked of the kernel, which says where there is nothing. Return: bytes, 0 or less: nothing there. */
-static long read_self(const struct dc_recorder *r, void *to, uint64_t from, size_t bytes)
-{
-	struct iovec into = { to, bytes }, of = { (void *)(uintptr_t)from, bytes };
-	return dc_sys(SYS_process_vm_readv, r->pid, &into, 1, &of, 1, 0);
-}
 
 /* Page by page from @sp to the first that is not there, behind one that is: after an overflow @sp is in the guard page. */
 static uint32_t stack_copy(const struct dc_recorder *r, uint8_t *to, uint64_t sp, uint32_t room)
@@ -80,7 +49,7 @@ static uint32_t stack_copy(const struct dc_recorder *r, uint8_t *to, uint64_t sp
 	for (uint32_t at = 0, bytes; at < room; at += bytes) {
 		bytes = DC_PAGE_BYTES - (uint32_t)((sp + at) % DC_PAGE_BYTES);
 		bytes = bytes < room - at ? bytes : room - at;
-		if (read_self(r, to + at, sp + at, bytes) == (long)bytes)
+		if (dc_self_read(r, to + at, sp + at, bytes) == (long)bytes)
 			end = at + bytes;
 		else if (end)
 			break;
@@ -105,7 +74,7 @@ static void fill(struct dc_recorder *r, struct dc_ring_crash *c, const siginfo_t
 	c->sender_uid = info->si_code <= 0 ? info->si_uid : 0;
 	c->tick = dc_ticks(r);
 	c->monotonic_ns = monotonic_ns();
-	c->reg_count = registers(u, c->regs);
+	c->reg_count = dc_context_registers(u, c->regs);
 	c->sp = c->regs[DC_REG_SP];
 	c->stack_bytes = stack_copy(r, (uint8_t *)(c + 1), c->sp, (uint32_t)(r->header->crash_bytes - sizeof *c));
 }
@@ -189,45 +158,20 @@ static void note(struct dc_recorder *r, const siginfo_t *info, const ucontext_t 
 
 static void on_fatal(int signal, siginfo_t *info, void *context)
 {
-	const struct action by_default = { 0 };
-	const long pid = dc_sys(SYS_getpid);
 	dc_slow_enter();
-	if (dc_recorder_on() && dc_recorder->pid == (uint32_t)pid)
+	if (dc_recorder_on() && dc_recorder->pid == (uint32_t)dc_sys(SYS_getpid))
 		note(dc_recorder, info, context);
 	dc_slow_leave();
-	dc_sys(SYS_rt_sigaction, signal, &by_default, NULL, sizeof(uint64_t));
-	if (info->si_code <= 0)
-		dc_sys(SYS_rt_tgsigqueueinfo, pid, dc_sys(SYS_gettid), signal, info);
+	dc_signal_default(signal, info);
 }
 
 /* ---- setting up ---- */
 
-#if defined(__x86_64__)
-/* byte for byte what unwinders take for the way back from a handler */
-__asm__(".pushsection .text\n"
-	".type dc_crash_return, @function\n"
-	"	nop\n" /* unwinders look at the byte before a return address too */
-	"dc_crash_return:\n"
-	"	movq $15, %rax\n"
-	"	syscall\n"
-	".size dc_crash_return, .-dc_crash_return\n"
-	".popsection\n");
-void dc_crash_return(void) __attribute__((visibility("hidden")));
-#define RETURN dc_crash_return
-#define RETURN_FLAG SA_RESTORER_
-#else
-#define RETURN NULL /* the vDSO's */
-#define RETURN_FLAG 0u
-#endif
-
 void dc_crash_watch(void)
 {
-	const struct action ours = { .handler = on_fatal,
-				     .flags = SA_SIGINFO | SA_ONSTACK | RETURN_FLAG,
-				     .restorer = RETURN,
-				     .mask = ~UINT64_C(0) };
+	const struct dc_action ours = dc_action_of(on_fatal, SA_SIGINFO | SA_ONSTACK);
 	for (unsigned i = 0; i < sizeof fatal / sizeof *fatal; i++) {
-		struct action now;
+		struct dc_action now;
 		if (dc_sys(SYS_rt_sigaction, fatal[i], NULL, &now, sizeof now.mask) < 0)
 			continue;
 		if (!now.handler) /* SIG_DFL */

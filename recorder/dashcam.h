@@ -28,6 +28,10 @@
  * not). Threads that record and have no alternate signal stack are given one. A handler of yours, installed before or later,
  * takes precedence; calling the one before it from yours is fine.
  *
+ * SAMPLING. Only when a watcher that the kernel does not let sample this process asks for it: threads that record then take a
+ * timer of their CPU time and a real-time signal whose action is the default, and copy their stacks into the ring. A thread
+ * that blocks that signal is let be; SA_RESTART is set. It ends when nobody asks any more.
+ *
  * NAMES AND KEYS are string literals. ARGUMENTS are (key, value) pairs, at most eight: integers of any width, bool,
  * float, double, const char * (copied, all strings of one event together up to 1 KiB), any other pointer (its address),
  * DC_SECRET(value) (recorded as present, without its content). Values are not evaluated while the site is switched off.

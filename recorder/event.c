@@ -42,6 +42,8 @@ static bool admit(const struct dc_site *site)
 	uint32_t word = dc_control_of_(site);
 	if (word & (DC_ENABLE_OFF | DC_ENABLE_STOPPED))
 		return false;
+	if (word & DC_ENABLE_NOTICE)
+		dc_sample_notice(site);
 	uint32_t every_log2 = DC_ENABLE_THROTTLE_OF(word);
 	return (throttled++ & ((1u << every_log2) - 1)) == 0;
 }

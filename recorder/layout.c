@@ -5,6 +5,7 @@
  */
 #include <sys/auxv.h>
 
+#include "ipc/samples.h"
 #include "recorder/recorder.h"
 
 static uint64_t page_round(uint64_t bytes)
@@ -41,6 +42,15 @@ static uint32_t scaled_at_least(uint32_t full, uint64_t cap_bytes, uint32_t leas
 	return n;
 }
 
+/* A sixteenth of the cap for samples; nothing where that would hold a few only. */
+#define SAMPLES_BYTES_MIN (128u << 10)
+
+static uint64_t samples_bytes_for(uint64_t cap_bytes)
+{
+	uint64_t bytes = page_round(cap_bytes / 16 + 1) - page_round(1);
+	return bytes < SAMPLES_BYTES_MIN ? 0 : bytes < DC_SAMPLES_BYTES_MAX ? bytes : DC_SAMPLES_BYTES_MAX;
+}
+
 void dc_layout_fill(struct dc_ring_header *h, uint64_t cap_bytes, uint32_t sites, uint32_t strings_bytes)
 {
 	h->chunk_bytes = chunk_bytes_for(cap_bytes);
@@ -59,9 +69,11 @@ void dc_layout_fill(struct dc_ring_header *h, uint64_t cap_bytes, uint32_t sites
 	h->crash_off = h->triggers_off + page_round((uint64_t)h->trigger_cap * sizeof(struct dc_ring_trigger));
 	h->crash_bytes = page_round(sizeof(struct dc_ring_crash) + scaled(DC_CRASH_STACK_BYTES, cap_bytes));
 	h->states_off = h->crash_off + h->crash_bytes;
+	h->samples_bytes = samples_bytes_for(cap_bytes);
 
 	/* as many chunks as fit behind their own dense table */
-	uint64_t left = cap_bytes > h->states_off ? cap_bytes - h->states_off : 0;
+	uint64_t used = h->states_off + h->samples_bytes;
+	uint64_t left = cap_bytes > used ? cap_bytes - used : 0;
 	uint64_t chunks = left / (h->chunk_bytes + sizeof(struct dc_chunk_entry));
 	while (chunks &&
 	       page_round(chunks * sizeof(struct dc_chunk_entry)) + page_round(chunks * h->chunk_bytes) > left)
@@ -69,4 +81,6 @@ void dc_layout_fill(struct dc_ring_header *h, uint64_t cap_bytes, uint32_t sites
 	h->chunk_cap = (uint32_t)chunks;
 	h->chunks_off = h->states_off + page_round(chunks * sizeof(struct dc_chunk_entry));
 	h->file_bytes = h->chunks_off + page_round(chunks * h->chunk_bytes);
+	h->samples_off = h->samples_bytes ? h->file_bytes : 0;
+	h->file_bytes += h->samples_bytes;
 }

@@ -29,6 +29,7 @@
 
 #include "ipc/event.h"
 #include "ipc/ring.h"
+#include "ipc/samples.h"
 #define DC_INSIDE_
 #include "recorder/dashcam.h"
 
@@ -67,6 +68,10 @@ struct dc_thread {
 	uint32_t switching; /* between two chunks: who leaves here leaves a lane that nobody can go on with */
 	uint64_t events; /* of the lane before the current chunk */
 	uint64_t misplaced;
+	uint32_t timer; /* of its CPU time: id + 1; 0: none (sample.c) */
+	uint32_t timer_hz;
+	uint32_t timer_tried; /* coarse time; 0: never */
+	bool timer_refused; /* and counted */
 	uintptr_t stack_seen; /* lowest stack pointer known to be on this thread's own stack; 0: none yet */
 	struct dc_own own;
 };
@@ -86,6 +91,7 @@ struct dc_recorder {
 	struct dc_ring_lane *lanes;
 	struct dc_ring_trigger *triggers;
 	struct dc_ring_crash *crash;
+	struct dc_ring_samples *samples; /* NULL: none in a ring so small */
 	struct dc_chunk_entry *entries;
 	uint8_t *chunks;
 	struct dc_thread *threads; /* lane_cap pages */
@@ -111,6 +117,8 @@ struct dc_recorder {
 	uint64_t misplaced; /* of threads that are gone */
 	uint64_t lanes_free[DC_LANE_MAX / 64]; /* [lane-free] bit set: lane waits for a thread */
 	uint64_t lost_early; /* before there was a header to count in */
+	uint64_t samples_populated[2]; /* which 64 KiB of that part */
+	uint32_t samples_room; /* bytes for records */
 	uint32_t pages[(4u << 20) / DC_PAGE_BYTES / 32]; /* which 4 KiB pages of the tables are populated */
 	char ring[112]; /* path */
 	char doorbell[108]; /* path; empty: off */
@@ -207,6 +215,7 @@ void dc_stack_record(struct dc_site *site, const uint64_t *addresses, unsigned c
 void dc_stack_put(struct dc_site *site, uint16_t id, const uint64_t *addresses, unsigned count); /* the same, switches not asked */
 
 /* stack.c */
+uintptr_t dc_stack_top(const struct dc_thread *t, uintptr_t sp); /* where the stack that @sp may be on ends; 0: nobody knows */
 void dc_stack_of_site(struct dc_site *site, uint16_t id); /* a STACK event of another site, before its own */
 
 /* modules.c */
@@ -280,6 +289,16 @@ int dc_switches_map(struct dc_recorder *r, const struct dc_ring_header *layout);
 void dc_switches_restore(struct dc_recorder *r);
 void dc_switches_off(void); /* sites of a process that cannot record look at words that say off */
 void dc_switches_stop(struct dc_recorder *r, bool stopped); /* and go on */
+
+/* samples.c: room for a record of the ring's samples part, and what makes it one */
+bool dc_samples_ready(struct dc_recorder *r); /* its head may be written */
+struct dc_ring_sample *dc_sample_reserve(struct dc_recorder *r, uint32_t bytes, uint64_t *ret_at); /* NULL: counted */
+void dc_sample_commit(struct dc_recorder *r, struct dc_ring_sample *to, const struct dc_ring_sample *head);
+
+/* sample.c */
+void dc_sample_look(struct dc_recorder *r, struct dc_thread *t, uint64_t now); /* whether it is to sample itself; now and then */
+void dc_sample_notice(const struct dc_site *site); /* its word says that there is something to look at */
+void dc_sample_leave(struct dc_recorder *r, struct dc_thread *t);
 
 /* crash.c */
 void dc_crash_watch(void); /* at start: fatal signals that nobody handles */

@@ -75,6 +75,8 @@ static void parts_find(struct dc_recorder *r, const struct dc_ring_header *l)
 	r->lanes = (struct dc_ring_lane *)(r->map + l->lanes_off);
 	r->triggers = (struct dc_ring_trigger *)(r->map + l->triggers_off);
 	r->crash = (struct dc_ring_crash *)(r->map + l->crash_off);
+	r->samples = l->samples_off ? (struct dc_ring_samples *)(r->map + l->samples_off) : NULL;
+	r->samples_room = l->samples_off ? (uint32_t)(l->samples_bytes - sizeof *r->samples) : 0;
 	r->entries = (struct dc_chunk_entry *)(r->map + l->states_off);
 	r->chunks = r->map + l->chunks_off;
 	r->threads = (struct dc_thread *)((uint8_t *)r + DC_PAGE_BYTES);

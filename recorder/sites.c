@@ -233,6 +233,8 @@ int dc_site_register(struct dc_recorder *r, struct dc_site *site)
 	}
 	DC_BARRIER_();
 	registering_here = outer;
+	if (elected && DC_UNLIKELY_(__atomic_load_n(&r->control->sample_hz, __ATOMIC_RELAXED))) /* a wish from outside */
+		dc_sample_notice(site);
 	return elected ? 0 : register_wait(site);
 }
 

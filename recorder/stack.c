@@ -14,6 +14,21 @@
 /* glibc and the loader put the main stack's top here; weak, because musl has no such name */
 extern void *__libc_stack_end __attribute__((weak));
 
+static uintptr_t main_top(uintptr_t sp)
+{
+	uintptr_t top = &__libc_stack_end ? (uintptr_t)__libc_stack_end : 0;
+	return top > sp && top - sp < STACK_MAX_BYTES ? top : 0;
+}
+
+/* An upper bound, of whatever thread that records; not all below it need be there. */
+uintptr_t dc_stack_top(const struct dc_thread *t, uintptr_t sp)
+{
+	uintptr_t tcb = (uintptr_t)__builtin_thread_pointer();
+	if (dc_recorder->lanes[t->lane].tid == dc_recorder->pid)
+		return main_top(sp);
+	return tcb > sp && tcb - sp < STACK_MAX_BYTES ? tcb : 0;
+}
+
 #if defined(__GLIBC__)
 static bool on_alternate_stack(void)
 {
@@ -52,8 +67,8 @@ static uintptr_t thread_top(uintptr_t sp)
 /* Highest address the walk may read, 0 when this is no stack we know (an alternate signal stack, a coroutine). */
 static uintptr_t stack_top(uintptr_t sp)
 {
-	uintptr_t main_top = &__libc_stack_end ? (uintptr_t)__libc_stack_end : 0;
-	return main_top > sp && main_top - sp < STACK_MAX_BYTES ? main_top : thread_top(sp);
+	uintptr_t top = main_top(sp);
+	return top ? top : thread_top(sp);
 }
 
 static unsigned walk(const uintptr_t *frame, uint64_t *addresses, unsigned max)

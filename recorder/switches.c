@@ -35,7 +35,8 @@ void dc_switches_save(void)
 	const struct dc_ring_control *c = mapped;
 	saved = c;
 	for (uint32_t i = 0; c && i < DC_SITE_MAX; i++)
-		parent_enable[i] = __atomic_load_n(&c->enable[i], __ATOMIC_RELAXED) & ~DC_ENABLE_STOPPED; /* settings */
+		parent_enable[i] = __atomic_load_n(&c->enable[i], __ATOMIC_RELAXED) & /* settings */
+				   ~(DC_ENABLE_STOPPED | DC_ENABLE_NOTICE);
 }
 
 void dc_switches_restore(struct dc_recorder *r)

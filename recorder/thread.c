@@ -204,6 +204,7 @@ ALIGNED_HERE static void thread_exit(void *arg)
 		return;
 	}
 	leaving = 1;
+	dc_sample_leave(r, t);
 	dc_crash_stack_leave(t->lane);
 	dc_thread_self = &thread_none;
 	DC_BARRIER_();
@@ -234,6 +235,8 @@ static struct dc_thread_ *adopt(struct dc_recorder *r)
 		pthread_setspecific(exit_key, t);
 	dc_crash_stack_take(t->lane);
 	dc_thread_self = &t->fast;
+	if (DC_UNLIKELY_(__atomic_load_n(&r->control->sample_hz, __ATOMIC_RELAXED))) /* a wish from outside */
+		dc_sample_look(r, t, dc_units(&t->fast));
 	return &t->fast;
 }
 
