@@ -16,6 +16,7 @@
 #include "ringfile.h"
 #include "ipc/registers.h"
 #include "trigger/crash.h"
+#include "trigger/guest_samples.h"
 #include "trigger/incident.h"
 #include "trigger/snapshot.h"
 #include "trigger/tail.h"
@@ -53,6 +54,8 @@ static void make_good(void)
 		ringfile_event(&w[i % 3]);
 	ringfile_trigger(&f, "fuzz");
 	crash(&f);
+	for (unsigned i = 0; i < 20; i++)
+		ringfile_sample(&f, i, f.header->started_tick, 2000);
 	good_bytes = f.map_bytes;
 	good = malloc(good_bytes);
 	must(good != NULL);
@@ -78,14 +81,17 @@ static void poke(int fd, const uint8_t *data, size_t size)
 	}
 }
 
-static void check_crash(const struct memory_block *b)
+static void check_samples(const struct memory_block *b)
 {
 	struct dc_sample s;
 
-	must(b->bytes >= sizeof(s));
-	memcpy(&s, b->payload, sizeof(s));
-	must(s.bytes == b->bytes && s.kind == DC_SAMPLE_CRASH && s.stack_bytes <= s.bytes &&
-	     s.reg_count * 8u + s.stack_bytes + s.extra_bytes + sizeof(s) <= s.bytes);
+	for (size_t at = 0; at < b->bytes; at += s.bytes) {
+		must(b->bytes - at >= sizeof(s));
+		memcpy(&s, b->payload + at, sizeof(s));
+		must(s.bytes <= b->bytes - at && s.bytes % 8 == 0 && s.stack_bytes <= s.bytes &&
+		     s.reg_count * 8u + s.stack_bytes + s.extra_bytes + sizeof(s) <= s.bytes);
+		must(s.kind == DC_SAMPLE_CPU || (s.kind == DC_SAMPLE_CRASH && s.bytes == b->bytes));
+	}
 }
 
 static void check_capture(void)
@@ -99,7 +105,7 @@ static void check_capture(void)
 
 		bytes += b->bytes;
 		if (b->type == DC_BLOCK_SAMPLES)
-			check_crash(b);
+			check_samples(b);
 		if (b->type != DC_BLOCK_CHUNKS)
 			continue;
 		memcpy(&head, b->payload, sizeof(head));
@@ -118,6 +124,8 @@ static void copy(struct dc_ring *ring)
 {
 	CLEANUP(dc_snapshot) struct dc_snapshot *s = NULL;
 	const struct dc_window window = {.last_ns = 1000000000, .at_tick = ring->header.started_tick};
+	struct dc_sampler_totals totals;
+	struct dc_guest_state guest;
 	struct dc_incident incident;
 	struct dc_process process;
 	uint64_t from = 0, to = UINT64_MAX;
@@ -134,6 +142,9 @@ static void copy(struct dc_ring *ring)
 	}
 	must(dc_crash_write(ring, &out, 0) >= 0);
 	dc_crash_ack(ring);
+	must(dc_guest_write(ring, 0, from, to, &out, &totals) >= 0);
+	if (dc_guest_state(ring, &guest) == 0)
+		must(guest.threads <= guest.live && guest.refused <= guest.live && guest.live <= ring->header.lane_cap);
 	check_capture();
 	memory_writer_reset(&out);
 }

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "ipc/event.h"
+#include "ipc/registers.h"
 
 #define EVENT_BYTES 8u
 #define NEED(x)                                                                                              \
@@ -89,7 +90,9 @@ static void fill_header(struct dc_ring_header *h, uint32_t chunks, uint32_t chun
 	h->chunks_off = page(h->states_off + chunks * sizeof(struct dc_chunk_entry));
 	h->crash_off = h->chunks_off + (uint64_t)chunks * chunk_bytes;
 	h->crash_bytes = 2 * 4096;
-	h->file_bytes = h->crash_off + h->crash_bytes;
+	h->samples_off = h->crash_off + h->crash_bytes;
+	h->samples_bytes = 8 * 4096;
+	h->file_bytes = h->samples_off + h->samples_bytes;
 }
 
 static void fill_site(struct ringfile *r)
@@ -293,4 +296,34 @@ void ringfile_trigger(struct ringfile *r, const char *text)
 	snprintf(t->text, sizeof(t->text), "%s", text);
 	__atomic_store_n(&t->seq, seq, __ATOMIC_RELEASE);
 	__atomic_store_n(&r->header->trigger_seq, seq, __ATOMIC_RELEASE);
+}
+
+struct dc_ring_sample *ringfile_sample(struct ringfile *r, uint32_t tid, uint64_t tick, uint32_t stack_bytes)
+{
+	struct dc_ring_samples *part = (void *)(r->map + r->header->samples_off);
+	const uint64_t room = r->header->samples_bytes - sizeof(*part);
+	const uint32_t bytes = dc_ring_sample_bytes(DC_REGS_X86, stack_bytes);
+	struct dc_ring_sample *s;
+	uint8_t *stack;
+
+	if (part->written % room + bytes > room)
+		part->written += room - part->written % room;
+	s = (void *)((uint8_t *)(part + 1) + part->written % room);
+	stack = (uint8_t *)(s + 1) + DC_REGS_X86 * 8;
+	memset(s, 0, bytes);
+	*s = (struct dc_ring_sample){.at = part->written,
+				     .tick = tick,
+				     .bytes = bytes,
+				     .tid = tid,
+				     .kind = DC_RING_SAMPLE_CPU,
+				     .reg_count = DC_REGS_X86,
+				     .stack_bytes = stack_bytes,
+				     .periods = 2,
+				     .hz = 100};
+	for (uint32_t i = 0; i < stack_bytes; i++)
+		stack[i] = (uint8_t)i;
+	s->check = dc_ring_sample_check(s, bytes);
+	part->written += bytes;
+	part->taken++;
+	return s;
 }

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "ipc/ring.h"
+#include "ipc/samples.h"
 
 struct ringfile {
 	int fd; /* holds the liveness lock while it is open */
@@ -55,5 +56,8 @@ bool ringfile_event(struct ringfile_writer *w);
 void ringfile_seal(struct ringfile_writer *w);
 /* Whether @bytes of a chunk's copy are exactly events first_event.. of ringfile_event(). */
 bool ringfile_chunk_good(const uint8_t *chunk, uint32_t bytes, uint32_t events);
+
+/* One more record of the samples part, by the protocol of ipc/samples.h; the stack is its bytes counted up. */
+struct dc_ring_sample *ringfile_sample(struct ringfile *r, uint32_t tid, uint64_t tick, uint32_t stack_bytes);
 
 void ringfile_trigger(struct ringfile *r, const char *text);

@@ -86,6 +86,7 @@ int watching_configure(const struct watching_options *o, struct watching_places 
 	ret_config->sample_bytes = o->sample_memory;
 	ret_config->sample_stacks = strcmp(o->stacks, "fp") == 0     ? DC_STACKS_FRAME_POINTERS
 				    : strcmp(o->stacks, "copy") == 0 ? DC_STACKS_COPY
+				    : strcmp(o->stacks, "guest") == 0 ? DC_STACKS_GUEST
 								     : DC_STACKS_AUTO;
 	ret_config->settle = strcmp(o->settle, "yes") == 0;
 	ret_config->threads = strcmp(o->threads, "on") == 0;

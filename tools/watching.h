@@ -70,9 +70,10 @@ int watch_check(struct config *config, const char *path, struct rule_source *sou
 	{.name = "sample", .type = OPTION_COUNT, .at = WATCHING_MEMBER(of, sample), .value = "HZ|off",               \
 	 .help = "how many stacks to sample per second of CPU time, and of waiting",                                 \
 	 .fallback = "49", .max = 10000, .or_off = true},                                                            \
-	{.name = "stacks", .type = OPTION_CHOICE, .at = WATCHING_MEMBER(of, stacks), .value = "auto|fp|copy",        \
-	 .help = "follow frame pointers, or copy registers and stack to unwind them later; auto looks at the program", \
-	 .choices = "auto|fp|copy", .fallback = "auto"},                                                             \
+	{.name = "stacks", .type = OPTION_CHOICE, .at = WATCHING_MEMBER(of, stacks), .value = "auto|fp|copy|guest",  \
+	 .help = "follow frame pointers, or copy registers and stack to unwind them later; auto looks at the program; "  \
+		 "guest: not by the kernel, programs that record sample themselves",                               \
+	 .choices = "auto|fp|copy|guest", .fallback = "auto"},                                                             \
 	{.name = "sample-memory", .type = OPTION_SIZE, .at = WATCHING_MEMBER(of, sample_memory), .value = "SIZE",    \
 	 .help = "how much memory sampled stacks may take, per CPU; 0: 8 MiB, less where that is too much",          \
 	 .fallback = "0", .max = UINT64_C(1) << 30},                                                                 \

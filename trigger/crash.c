@@ -4,18 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "ipc/registers.h"
-
-static int read_at(const struct dc_ring *ring, void *to, size_t bytes, uint64_t at)
-{
-	const ssize_t n = pread(ring->fd, to, bytes, (off_t)at);
-
-	if (n < 0)
-		return -errno;
-	return (size_t)n == bytes ? 0 : -EBADMSG;
-}
 
 static bool in_range(const struct dc_ring *ring, const struct dc_ring_crash *c)
 {
@@ -33,7 +23,7 @@ int dc_crash_read(const struct dc_ring *ring, struct dc_crash *ret_crash)
 
 	if (!at)
 		return -ENODATA;
-	r = read_at(ring, &c, sizeof(c), at);
+	r = dc_ring_pread(ring, &c, sizeof(c), at);
 	if (r < 0)
 		return r;
 	if (!c.seq)
@@ -43,9 +33,9 @@ int dc_crash_read(const struct dc_ring *ring, struct dc_crash *ret_crash)
 	stack = malloc(c.stack_bytes + 1);
 	if (!stack)
 		return -ENOMEM;
-	r = read_at(ring, stack, c.stack_bytes, at + sizeof(c));
+	r = dc_ring_pread(ring, stack, c.stack_bytes, at + sizeof(c));
 	if (r == 0) /* [crash-slot] acquire: the second look; another crash may have taken the slot meanwhile */
-		r = read_at(ring, &again, sizeof(again), at + offsetof(struct dc_ring_crash, seq));
+		r = dc_ring_pread(ring, &again, sizeof(again), at + offsetof(struct dc_ring_crash, seq));
 	if (r < 0)
 		return r;
 	if (again != c.seq)

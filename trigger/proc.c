@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,7 @@ static void closedir_cleanup(DIR **d)
 ssize_t dc_proc_read(uint32_t pid, const char *file, char *ret_text, size_t size)
 {
 	CLEANUP(close_fd) int fd = -1;
-	char path[64];
+	char path[320];
 	size_t used = 0;
 
 	snprintf(path, sizeof(path), "/proc/%u/%s", pid, file);
@@ -96,6 +97,43 @@ int dc_proc_uids(uint32_t pid, uint32_t ret_uids[static 4])
 	if (!line || sscanf(line, "%u %u %u %u", &ret_uids[0], &ret_uids[1], &ret_uids[2], &ret_uids[3]) != 4)
 		return -EBADMSG;
 	return 0;
+}
+
+/* Of /proc/PID/@file, a thread's status. Kernels from 5.9 on say how many there are. */
+static int filters_of(uint32_t pid, const char *file)
+{
+	char text[4096];
+	const char *mode, *count;
+	ssize_t n = dc_proc_read(pid, file, text, sizeof(text));
+
+	if (n < 0)
+		return (int)n;
+	mode = status_line(text, "Seccomp");
+	count = status_line(text, "Seccomp_filters");
+	if (mode && strtol(mode, NULL, 10) == 1)
+		return INT_MAX;
+	return count ? (int)strtol(count, NULL, 10) : 0;
+}
+
+#define THREADS_LOOKED_AT 64u
+
+int dc_proc_filters(uint32_t pid)
+{
+	CLEANUP(closedir) DIR *d = NULL;
+	const struct dirent *e;
+	char path[300];
+	int most = filters_of(pid, "status");
+
+	snprintf(path, sizeof(path), "/proc/%u/task", pid);
+	d = opendir(path);
+	for (unsigned i = 0; d && most >= 0 && i < THREADS_LOOKED_AT && (e = readdir(d)); i++) {
+		int n;
+
+		snprintf(path, sizeof(path), "task/%.255s/status", e->d_name);
+		n = e->d_name[0] == '.' ? 0 : filters_of(pid, path);
+		most = n > most ? n : most;
+	}
+	return most;
 }
 
 int dc_proc_exe(uint32_t pid, char *ret_path, size_t size)

@@ -24,6 +24,12 @@ int dc_proc_uids(uint32_t pid, uint32_t ret_uids[static 4]);
 /* One short file such as "comm"; always NUL-terminated. Return: bytes read, cut to @size - 1, or -errno. */
 ssize_t dc_proc_read(uint32_t pid, const char *file, char *ret_text, size_t size);
 
+/*
+ * dc_proc_filters() - seccomp filters of any of its threads; strict mode counts as INT_MAX
+ * Looks at the first threads of many. Return: how many, -errno.
+ */
+int dc_proc_filters(uint32_t pid);
+
 /* The executable's path. */
 int dc_proc_exe(uint32_t pid, char *ret_path, size_t size);
 

@@ -51,6 +51,16 @@ static int write_exact(const struct dc_ring *ring, const void *from, size_t byte
 	return n < 0 ? -errno : n == (ssize_t)bytes ? 0 : -EIO;
 }
 
+int dc_ring_pread(const struct dc_ring *ring, void *to, size_t bytes, uint64_t at)
+{
+	return read_exact(ring->fd, to, bytes, at);
+}
+
+int dc_ring_pwrite(const struct dc_ring *ring, const void *from, size_t bytes, uint64_t at)
+{
+	return write_exact(ring, from, bytes, at);
+}
+
 static bool owned_by_process(uint32_t file_uid, uint32_t pid)
 {
 	uint32_t uids[4];

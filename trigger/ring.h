@@ -181,6 +181,9 @@ int dc_ring_set_enable(const struct dc_ring *ring, uint32_t site, uint32_t word)
 int dc_ring_set_threshold(const struct dc_ring *ring, uint32_t site, uint64_t span_units); /* 0: none */
 int dc_ring_ack(const struct dc_ring *ring, uint64_t trigger_seq);
 int dc_ring_ack_crash(const struct dc_ring *ring, uint64_t crash_seq); /* see trigger/crash.h */
+/* Plain bytes of the file, for parts that have a reader of their own. Return: 0, -EBADMSG (truncated), -EROFS, -errno. */
+int dc_ring_pread(const struct dc_ring *ring, void *to, size_t bytes, uint64_t at);
+int dc_ring_pwrite(const struct dc_ring *ring, const void *from, size_t bytes, uint64_t at);
 /* The control part as it stands (first page and enable words are what callers look at). Caller frees. */
 int dc_ring_control(const struct dc_ring *ring, struct dc_ring_control **ret_control);
 /* Low half of the last trigger a watcher saw. */

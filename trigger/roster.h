@@ -32,6 +32,10 @@ struct dc_entry {
 	int crashed;          /* fatal signal for which an incident was made already, 0: none */
 	bool exit_known;
 	int exit_status;
+	int64_t ask_samples_ns; /* when it is; 0: not at all */
+	bool asked_samples; /* to sample itself (trigger/guest_samples.h) */
+	bool noticed;       /* ... and all its sites say so */
+	uint32_t sample_ticks; /* looks since */
 	int pidfd;       /* -1: none */
 	uint32_t asked;  /* looks since it was gone and how was not known */
 	int64_t gone_ns; /* CLOCK_MONOTONIC */

@@ -230,6 +230,8 @@ int dc_sampler_new(const struct dc_sampler_config *config, struct dc_sampler **r
 		s->config.hz = 10000;
 	if (s->config.hz == 0)
 		snprintf(s->why, sizeof(s->why), "switched off");
+	else if (s->config.stacks == DC_STACKS_GUEST)
+		snprintf(s->why, sizeof(s->why), "left to programs that record (--stacks guest)");
 	else
 		start(s);
 	*ret_sampler = s;

@@ -33,6 +33,7 @@ enum dc_sample_stacks { /* how stacks are taken */
 			DC_STACKS_AUTO = 0,
 			DC_STACKS_FRAME_POINTERS = 1,
 			DC_STACKS_COPY = 2, /* registers and a copy of the stack */
+			DC_STACKS_GUEST = 3, /* not by the kernel: processes that record sample themselves (guest_samples.h) */
 };
 
 struct dc_sampler_config {
@@ -71,7 +72,7 @@ void dc_sampler_remove(struct dc_sampler *s, uint32_t pid, int64_t keep_ns);
 
 /* How a process is sampled, for status and captures. */
 struct dc_sample_mode {
-	uint32_t scope; /* 0 none, 1 host, 2 process, 3 by the guest itself */
+	uint32_t scope; /* DC_SAMPLE_SCOPE_*: 0 none, 1 host, 2 process, 3 by the guest itself */
 	uint32_t hz;
 	uint32_t copy_bytes; /* 0: frame pointers */
 	bool kernel; /* kernel frames too */

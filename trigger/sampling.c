@@ -2,13 +2,20 @@
 /*
  * The watcher's sampler: which processes it samples, and who is told when that is refused. A ring that is not verified is
  * never a reason to sample a process.
+ *
+ * What the kernel refuses, the process itself is asked for, where it records; not one that has closed itself in. Programs
+ * do that when they begin, so they are given a second for it.
  */
 #include <errno.h>
 
+#include "trigger/guest_samples.h"
 #include "trigger/watcher_inside.h"
 
 #define KEPT_MIN_NS (60 * SECOND_NS) /* of the dead: their capture may wait for a disk */
 #define KEPT_ALL_NS (600 * SECOND_NS)
+#define ASK_AFTER_NS SECOND_NS
+#define ASK_TICKS 4u /* looks, of which there are four a second */
+#define HURRY_TICKS 12u
 
 /* A process loaded code: its address space is read again at once, or it may be gone before. */
 static void on_mapped(void *arg, uint32_t pid)
@@ -50,21 +57,42 @@ int dc_sampling_open(struct dc_watcher *w)
 	return dc_sampler_new(&config, &w->sampler);
 }
 
-/* Said once: the same is true of all others, or `dashcam status` has the rest. */
-static void say_refused(struct dc_watcher *w, const struct dc_ring *ring)
+/* Said once of each kind: the same is true of all others, or `dashcam status` has the rest. */
+enum said { SAID_REFUSED = 1, SAID_BARE = 2, SAID_ASKED = 4 };
+
+static void say_refused(struct dc_watcher *w, const struct dc_entry *e)
 {
+	const enum said kind = e->asked_samples ? SAID_ASKED : e->ring->bare ? SAID_BARE : SAID_REFUSED;
 	struct dc_sample_mode mode;
 
-	if (w->sampling_refused)
+	if (w->sampling_said & kind)
 		return;
-	w->sampling_refused = true;
-	dc_sampler_mode(w->sampler, ring->pid, &mode);
-	dc_watcher_say(w, "process '%s' (%u) is not sampled, captures will have no stacks of it: %s", ring->header.name,
-		       ring->pid, mode.why);
+	w->sampling_said |= kind;
+	dc_sampler_mode(w->sampler, e->ring->pid, &mode);
+	dc_watcher_say(w, "process '%s' (%u) is %s: %s", e->ring->header.name, e->ring->pid,
+		       kind == SAID_ASKED  ? "asked to sample itself"
+		       : kind == SAID_BARE ? "not sampled; if it records, it will be asked to sample itself"
+					   : "not sampled, captures will have no stacks of it",
+		       mode.why);
 }
 
-void dc_sampling_add(struct dc_watcher *w, const struct dc_ring *ring)
+/* Once more, for the time to come. */
+static int ask(const struct dc_watcher *w, const struct dc_ring *ring)
 {
+	return dc_guest_closed(ring) ? -EPERM : dc_guest_ask(ring, w->config.sample_hz, DC_GUEST_COPY_BYTES);
+}
+
+static void ask_first(struct dc_watcher *w, struct dc_entry *e)
+{
+	e->ask_samples_ns = 0;
+	e->asked_samples = ask(w, e->ring) == 0;
+	e->noticed = e->asked_samples && dc_guest_notice(e->ring, true) == 0;
+	say_refused(w, e);
+}
+
+void dc_sampling_add(struct dc_watcher *w, struct dc_entry *e)
+{
+	const struct dc_ring *ring = e->ring;
 	struct dc_sample_mode mode;
 	int r;
 
@@ -74,8 +102,67 @@ void dc_sampling_add(struct dc_watcher *w, const struct dc_ring *ring)
 	dc_sampler_mode(w->sampler, ring->pid, &mode);
 	if (mode.kernel)
 		dc_maps_kernel(ring->maps);
-	if (r != -ESRCH && mode.scope == DC_SAMPLE_SCOPE_NONE)
-		say_refused(w, ring);
+	if (r == -ESRCH || mode.scope != DC_SAMPLE_SCOPE_NONE)
+		return;
+	if (ring->bare || w->config.sample_stacks == DC_STACKS_GUEST)
+		ask_first(w, e);
+	else
+		e->ask_samples_ns = dc_watcher_now_ns() + ASK_AFTER_NS;
+}
+
+static void leave_alone(struct dc_entry *e)
+{
+	dc_guest_ask(e->ring, 0, 0);
+	if (e->noticed)
+		dc_guest_notice(e->ring, false);
+	e->asked_samples = e->noticed = false;
+}
+
+/*
+ * While threads are missing their sites say so, from one look to the next: every other time at first, later one in four. In
+ * between they cost what they always cost.
+ */
+static void ask_again(struct dc_watcher *w, struct dc_entry *e)
+{
+	const bool asks = e->sample_ticks % ASK_TICKS == 0, hurry = e->sample_ticks < HURRY_TICKS;
+	struct dc_guest_state s;
+
+	e->sample_ticks++;
+	if (asks && ask(w, e->ring) < 0) {
+		leave_alone(e);
+	} else if (e->noticed) {
+		dc_guest_notice(e->ring, false);
+		e->noticed = false;
+	} else if ((asks || hurry) && dc_guest_state(e->ring, &s) == 0 && s.threads + s.refused < s.live) {
+		e->noticed = dc_guest_notice(e->ring, true) == 0;
+	}
+}
+
+void dc_sampling_tick(struct dc_watcher *w)
+{
+	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
+		struct dc_entry *e = dc_roster_at(w->roster, i);
+
+		if (e->gone)
+			continue;
+		if (e->ask_samples_ns && dc_watcher_now_ns() >= e->ask_samples_ns)
+			ask_first(w, e);
+		else if (e->asked_samples)
+			ask_again(w, e);
+	}
+}
+
+void dc_sampling_close(struct dc_watcher *w)
+{
+	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++)
+		if (dc_roster_at(w->roster, i)->asked_samples)
+			leave_alone(dc_roster_at(w->roster, i));
+}
+
+void dc_sampling_mode(struct dc_watcher *w, const struct dc_ring *ring, struct dc_sample_mode *ret_mode)
+{
+	dc_sampler_mode(w->sampler, ring->pid, ret_mode);
+	dc_guest_mode(ring, ret_mode);
 }
 
 void dc_sampling_remove(struct dc_watcher *w, const struct dc_ring *ring)

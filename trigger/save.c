@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "trigger/crash.h"
+#include "trigger/guest_samples.h"
 #include "trigger/threads.h"
 
 #define QUEUE 8u /* 1 MiB buffers in flight */
@@ -319,11 +320,12 @@ static void sample_window(const struct dc_incident *i, int64_t *ret_from_ns, int
 	*ret_to_ns = dc_clock_monotonic_ns(&clock, i->to_units);
 }
 
-static void note_mode(struct dc_sampler *sampler, struct dc_process *p)
+static void note_mode(struct dc_sampler *sampler, const struct dc_ring *ring, struct dc_process *p)
 {
 	struct dc_sample_mode mode;
 
 	dc_sampler_mode(sampler, p->pid, &mode);
+	dc_guest_mode(ring, &mode);
 	p->sample_scope = mode.scope;
 	p->sample_hz = mode.hz;
 	p->sample_copy_bytes = mode.copy_bytes;
@@ -344,7 +346,7 @@ static int write_samples(struct dc_save *s, uint32_t index)
 	for (uint32_t i = 0; i < index; i++)
 		if (s->members[i].process.pid == p->pid && s->members[i].process.start_time == p->start_time)
 			return 0;
-	note_mode(s->sampler, p);
+	note_mode(s->sampler, s->members[index].ring, p);
 	sample_window(&s->incident, &from_ns, &to_ns);
 	r = dc_sampler_write(s->sampler, p->pid, index, from_ns, to_ns, s->writer, &totals);
 	if (r < 0)
@@ -352,6 +354,28 @@ static int write_samples(struct dc_save *s, uint32_t index)
 	p->samples_lost = totals.lost;
 	p->samples_from_ns = totals.samples_from_ns;
 	p->switches_from_ns = totals.switches_from_ns;
+	return 0;
+}
+
+/* Those that its own threads took, whoever asked them to. */
+static int write_guest_samples(struct dc_save *s, uint32_t index)
+{
+	const struct dc_ring *ring = s->members[index].ring;
+	struct dc_process *p = &s->members[index].process;
+	struct dc_sampler_totals totals = {0};
+	uint64_t from, to;
+	int r;
+
+	if (ring->bare || dc_incident_edges(&s->incident, ring, &from, &to) < 0)
+		return 0;
+	r = dc_guest_write(ring, index, from, to, s->writer, &totals);
+	if (r <= 0)
+		return r;
+	if (p->sample_scope == DC_SAMPLE_SCOPE_NONE) {
+		p->sample_scope = DC_SAMPLE_SCOPE_GUEST;
+		p->samples_from_ns = totals.samples_from_ns;
+	}
+	p->samples_lost += totals.lost;
 	return 0;
 }
 
@@ -388,6 +412,8 @@ static int finish_member(struct dc_save *s, uint32_t index, bool again)
 		r = dc_crash_write(m->ring, s->writer, index);
 	if (r >= 0)
 		r = write_samples(s, index);
+	if (r == 0)
+		r = write_guest_samples(s, index);
 	if (r < 0)
 		return r;
 	return dc_writer_process(s->writer, index, &m->process);

@@ -138,7 +138,7 @@ static bool worth_telling(struct dc_watcher *w, const struct dc_entry *e, const 
 
 	if (e->gone || e->superseded || !ring->pid || (peer->uid != 0 && peer->uid != ring->uid))
 		return false;
-	dc_sampler_mode(w->sampler, ring->pid, &mode);
+	dc_sampling_mode(w, ring, &mode);
 	*p = (struct dc_control_process){.pid = ring->pid,
 					 .uid = ring->uid,
 					 .ring = !ring->bare,

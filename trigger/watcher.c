@@ -121,7 +121,7 @@ static void on_found(void *arg, struct dc_entry *e)
 	struct dc_watcher *w = arg;
 
 	watch_end(w, e);
-	dc_sampling_add(w, e->ring);
+	dc_sampling_add(w, e);
 	if (!e->ring->bare)
 		dc_sampling_supersede(w, e->ring);
 	remember(e, dc_watcher_now_ns());
@@ -202,6 +202,7 @@ static void on_timer(struct dc_watcher *w)
 		remember(dc_roster_at(w->roster, i), now);
 	dc_files_sweep(now);
 	dc_sampler_tick(w->sampler);
+	dc_sampling_tick(w);
 	dc_watcher_judge_all(w);
 	dc_living_look(w, now);
 	dc_ruling_look(w, now);
@@ -561,6 +562,7 @@ unsigned dc_watcher_close(struct dc_watcher *w, bool drain)
 		dc_ruling_leave(w);
 		say_goodbye(w);
 		dc_worker_finish(w->worker);
+		dc_sampling_close(w); /* captures say how their processes were sampled */
 		dc_watcher_take_reports(w);
 		dc_settler_finish(w->settler, drain);
 		take_settled(w);

@@ -53,7 +53,7 @@ struct dc_watcher {
 	struct dc_worker *worker;
 	struct dc_settler *settler;
 	struct dc_sampler *sampler;
-	bool sampling_refused; /* said already */
+	uint32_t sampling_said; /* bits: what was told of processes that are not sampled, or not by the kernel */
 	struct dc_budget *budget; /* of apps' triggers */
 	struct dc_budget *deaths;
 	struct dc_living *living; /* NULL: nobody asked so far */
@@ -124,7 +124,12 @@ void dc_watcher_hear_exits(struct dc_watcher *w);
 
 int dc_sampling_open(struct dc_watcher *w);
 /* The process of a ring, from now on; when it is dead. */
-void dc_sampling_add(struct dc_watcher *w, const struct dc_ring *ring);
+void dc_sampling_add(struct dc_watcher *w, struct dc_entry *e);
+/* With each look: those that sample themselves are asked again; and when we leave: no more. */
+void dc_sampling_tick(struct dc_watcher *w);
+void dc_sampling_close(struct dc_watcher *w);
+/* How a process is sampled, by the kernel or by itself. */
+void dc_sampling_mode(struct dc_watcher *w, const struct dc_ring *ring, struct dc_sample_mode *ret_mode);
 /* A ring was found: the process is no bare one any more. */
 void dc_sampling_supersede(struct dc_watcher *w, const struct dc_ring *ring);
 void dc_sampling_remove(struct dc_watcher *w, const struct dc_ring *ring);

@@ -1,0 +1,122 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Programs that sample themselves, because the kernel does not let anybody else: told to, not dumpable, perf refused; and one
+# that must not be asked.
+set -u
+bin=$DASHCAM_BIN
+app=$DASHCAM_BUILD/tests/sampled
+dir=$(mktemp -d)
+rings=$(mktemp -d /dev/shm/e2e_guest.XXXXXX)
+pids=()
+trap 'for p in "${pids[@]}"; do kill "$p" 2>/dev/null; done; wait 2>/dev/null; rm -rf "$dir" "$rings"' EXIT
+export DASHCAM_DIR=$rings XDG_STATE_HOME=$dir/state NO_COLOR=1 TZ=UTC
+failures=0
+
+wrong() {
+	echo "FAILED: $*"
+	failures=$((failures + 1))
+}
+
+holding() { grep -qE -- "$2" "$1"; }
+
+until_true() {
+	for ((i = 0; i < 600; i++)); do
+		"$@" && return 0
+		sleep 0.05
+	done
+	wrong "waited in vain: $*: $(tail -5 "$dir/err")"
+	return 1
+}
+
+holds() { grep -qE -- "$2" "$1" || wrong "$1 does not hold '$2': $(head -c 2000 "$1")"; }
+
+# capture_in DIR: the only capture there
+capture_in() {
+	local found
+	found=$(find "$1" -name '*.dcap')
+	(($(grep -c . <<<"$found") == 1)) || wrong "expected one capture in $1, got: $found"
+	echo "$found"
+}
+
+# sampled DIR LEAST: it has so many samples of both threads, by themselves, about three quarters in function_that_computes
+sampled() {
+	local file share samples
+	file=$(capture_in "$1")
+	"$bin" info "$file" >"$dir/out" || wrong "info $file"
+	holds "$dir/out" 'sampled +by its own timers, [0-9]+ Hz, copying 8.0 KiB of stack; [12] of [12] threads that record; '
+	[[ $("$bin" info "$file" --json | jq '.processes[0].samples.scope') == 3 ]] || wrong "scope of $file"
+	"$bin" report "$file" hot-functions >"$dir/out" || wrong "report $file hot-functions"
+	samples=$(sed -nE '1s/.*of CPU in ([0-9]+) samples.*/\1/p' "$dir/out")
+	((${samples:-0} >= $2)) || wrong "samples of $file: $(head -1 "$dir/out")"
+	share=$(sed -nE 's/^ *([0-9]+)\.[0-9] % .*function_that_computes.*/\1/p' "$dir/out")
+	((${share:-0} >= 55 && ${share:-0} <= 92)) || wrong "share of function_that_computes: $(cat "$dir/out")"
+	"$bin" export "$file" -f folded -o "$dir/folded" || wrong "export -f folded"
+	holds "$dir/folded" 'main;work;function_that_computes'
+	(($("$bin" report "$file" threads | grep -c sampled) >= 1)) || wrong "threads of $file"
+	"$bin" show "$file" --stacks >"$dir/out" || wrong "show --stacks"
+	holds "$dir/out" 'on-cpu +function_that_(computes|helps) <- work'
+}
+
+# run NAME COMMAND...: in the background; its status and what it says in files
+run() {
+	local name=$1
+	shift
+	(
+		"$@" 2>"$dir/$name.err"
+		echo $? >"$dir/$name.status"
+	) &
+	runs+=($!)
+}
+
+runs=()
+run told "$bin" run --stacks guest --sample 199 --out "$dir/told" -- "$app" 1200
+run filtered "$bin" run --stacks guest --out "$dir/filtered" -- "$app" 800 filtered
+run noperf "$app" noperf "$bin" run --sample 199 --out "$dir/noperf" -- "$app" 2200
+wait "${runs[@]}"
+
+# Told to: at once.
+[[ $(<"$dir/told.status") == 0 ]] || wrong "run --stacks guest: $(cat "$dir/told.err")"
+holds "$dir/told.err" 'is asked to sample itself: left to programs that record'
+sampled "$dir/told" 20
+
+# No program is killed by its own filter: it is not asked, and the capture says so.
+status=$(<"$dir/filtered.status")
+if [[ $status != 77 ]]; then
+	[[ $status == 0 ]] || wrong "a program with a filter dies of being watched: $status, $(cat "$dir/filtered.err")"
+	"$bin" info "$(capture_in "$dir/filtered")" >"$dir/out"
+	holds "$dir/out" 'sampled +not at all: it has a seccomp filter of its own'
+fi
+
+# Perf refused, as in a container: by itself, after a second. The filter that refuses it is everybody's, and no reason not to.
+if [[ $(<"$dir/noperf.status") != 77 ]]; then
+	[[ $(<"$dir/noperf.status") == 0 ]] || wrong "run without perf: $(cat "$dir/noperf.err")"
+	holds "$dir/noperf.err" 'is asked to sample itself: '
+	sampled "$dir/noperf" 20
+fi
+
+# Not dumpable: its user's watcher may not open events for it, nor look into it, nor stop its threads, and says so.
+if ((EUID == 0)) && command -v setpriv >/dev/null; then
+	mkdir "$dir/user" "$rings/user"
+	chmod 755 "$dir" "$rings"
+	chown 65534:65534 "$dir/user" "$rings/user"
+	chmod 700 "$rings/user"
+	cp "$bin" "$app" "$dir/user/"
+	user=(setpriv --reuid 65534 --regid 65534 --clear-groups env DASHCAM_DIR="$rings/user" XDG_STATE_HOME="$dir/user/state")
+	"${user[@]}" "$dir/user/sampled" 60000 closed &
+	pids+=($!)
+	sleep 0.2
+	"${user[@]}" "$dir/user/dashcam" watch --sample 199 --out "$dir/user/captures" 2>"$dir/err" &
+	pids+=($!)
+	until_true holding "$dir/err" 'is asked to sample itself: the kernel refuses perf events'
+	sleep 0.8
+	"${user[@]}" "$dir/user/dashcam" status >"$dir/out"
+	holds "$dir/out" 'sampled.[0-9]+.: is sampled at 199 Hz: 2 of 2 threads that record; the kernel refuses'
+	"${user[@]}" "$dir/user/dashcam" trigger --name sampled --wait >"$dir/out" 2>&1 || wrong "trigger: $(cat "$dir/out" "$dir/err")"
+	until_true holding "$dir/err" ': settled'
+	sampled "$dir/user/captures" 20
+	"$bin" info "$(capture_in "$dir/user/captures")" >"$dir/out"
+	holds "$dir/out" 'threads +none stopped at the trigger.*could not be'
+fi
+
+((failures == 0)) && echo "ok"
+exit $((failures > 0))
