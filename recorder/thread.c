@@ -266,6 +266,20 @@ static struct dc_thread_ *enter_first(void)
 	return f;
 }
 
+static struct dc_thread *nested_make(struct dc_recorder *r, struct dc_thread *t)
+{
+	adopting = 1;
+	DC_BARRIER_();
+	struct dc_thread *n = t->nested; /* of a handler that came just before `adopting`, and is over */
+	if (!n && (n = lane_take(r, DC_LANE_NESTED))) {
+		n->outer = t;
+		t->nested = n;
+	}
+	DC_BARRIER_();
+	adopting = 0;
+	return n;
+}
+
 /* A handler on top of an event in flight: a lane of its own, kept for the next time. One level; deeper ones count. */
 static struct dc_thread_ *enter_nested(struct dc_recorder *r, struct dc_thread *t)
 {
@@ -278,18 +292,7 @@ static struct dc_thread_ *enter_nested(struct dc_recorder *r, struct dc_thread *
 		__atomic_fetch_add(&r->lanes[n->lane].dropped, 1, __ATOMIC_RELAXED); /* third level */
 		return NULL;
 	}
-	if (!n) {
-		adopting = 1;
-		DC_BARRIER_();
-		n = lane_take(r, DC_LANE_NESTED);
-		if (n) {
-			n->outer = t;
-			t->nested = n;
-		}
-		DC_BARRIER_();
-		adopting = 0;
-	}
-	if (!n)
+	if (!n && !(n = nested_make(r, t)))
 		return NULL;
 	n->fast.busy = DC_BUSY_;
 	return &n->fast;
