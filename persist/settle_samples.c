@@ -338,8 +338,10 @@ static size_t written_bytes(const struct place *p)
 	return p->stack ? p->unwound_bytes : p->bytes;
 }
 
-static void give_places(struct settling *s)
+/* Sorts, and says where each comes to lie. */
+static int order_samples(struct settling *s)
 {
+	int r = s->count ? sort_moments(s) : 0;
 	uint64_t to = 0;
 
 	for (uint32_t i = 0; i < s->count; i++) {
@@ -348,6 +350,7 @@ static void give_places(struct settling *s)
 		p->to = to;
 		to += written_bytes(p);
 	}
+	return r;
 }
 
 /* Blocks are read once for the samples in them, which come in the order of the file. */
@@ -469,10 +472,9 @@ static int write_batch(struct settling *s, uint32_t first, uint32_t count, uint6
 static int write_samples(void *arg)
 {
 	struct settling *s = arg;
-	int r = s->count ? sort_moments(s) : 0;
 	uint64_t end = 0;
+	int r = 0;
 
-	give_places(s);
 	for (uint32_t first = 0, count; first < s->count && r == 0; first += count) {
 		count = batch_of(s, first, &end);
 		r = write_batch(s, first, count, end);
@@ -509,6 +511,8 @@ static void add_up(struct dc_settle_result *result, const struct dc_resolver *r)
 	result->to_root += t.to_root;
 	result->frames += t.frame_count;
 	result->named += t.named;
+	result->unwind_cpu_ns += t.unwind_cpu_ns;
+	result->name_cpu_ns += t.name_cpu_ns;
 	result->stack_used = t.stack_used > result->stack_used ? t.stack_used : result->stack_used;
 	if (!result->why[0])
 		say_why(result, r);
@@ -546,5 +550,7 @@ int dc_settle_samples(struct dc_capture *c, uint32_t process, struct dc_writer *
 		r = -ENOMEM;
 	if (r == 0)
 		r = unwind_all(&s);
+	if (r == 0)
+		r = order_samples(&s); /* before there is a child again: what is written while there is one is copied page by page */
 	return r < 0 ? r : name_and_write(&s, addresses, result);
 }

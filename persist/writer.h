@@ -112,6 +112,8 @@ struct dc_settle_result {
 	uint64_t frames;
 	uint64_t named;
 	uint32_t stack_used; /* the most bytes of a stack copy that 99 % of the samples of a process needed; 0: none was unwound */
+	int64_t unwind_cpu_ns; /* CPU time of the children that unwound */
+	int64_t name_cpu_ns; /* ... and that named */
 	char why[320]; /* the first thing that did not work with the stacks; empty: all did */
 };
 

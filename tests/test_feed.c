@@ -89,6 +89,7 @@ static struct outcome play(struct scene *s, int (*work)(void *arg, int out))
 	struct dc_sandboxed *child;
 	uint64_t sums[PIECES];
 	uint8_t *answer;
+	int64_t cpu_ns;
 
 	assert_int_equal(dc_feed_new(SLOT, &s->feed), 0);
 	limits.in_fd = dc_feed_fd(s->feed);
@@ -101,7 +102,8 @@ static struct outcome play(struct scene *s, int (*work)(void *arg, int out))
 	}
 	if (o.given == 0)
 		o.given = dc_feed_give(s->feed, child, 0);
-	o.r = dc_sandbox_end(child, &answer, &o.answered, &o.signal);
+	o.r = dc_sandbox_end(child, &answer, &o.answered, &o.signal, &cpu_ns);
+	assert_true(cpu_ns >= 0 && cpu_ns < 20 * SECOND);
 	for (size_t i = 0; !s->talks && i < o.answered / 8; i++)
 		assert_memory_equal(answer + 8 * i, &sums[i], 8);
 	free(answer);

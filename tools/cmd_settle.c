@@ -49,7 +49,8 @@ static inline void closedir_cleanup(DIR **d)
 		closedir(*d);
 }
 
-static void report(struct settling *s, const char *path, bool already, uint64_t before, uint64_t after)
+static void report(struct settling *s, const char *path, bool already, uint64_t before, uint64_t after,
+		   const struct dc_settle_result *result)
 {
 	if (s->options->json) {
 		json_object(&s->json, NULL);
@@ -57,6 +58,9 @@ static void report(struct settling *s, const char *path, bool already, uint64_t 
 		json_bool(&s->json, "already", already);
 		json_u64(&s->json, "bytes_before", before);
 		json_u64(&s->json, "bytes", after);
+		json_u64(&s->json, "stacks", result->unwound);
+		json_u64(&s->json, "unwind_cpu_us", (uint64_t)result->unwind_cpu_ns / 1000);
+		json_u64(&s->json, "name_cpu_us", (uint64_t)result->name_cpu_ns / 1000);
 		json_end(&s->json);
 	} else if (!already) {
 		text_print(stdout, path, strlen(path));
@@ -84,7 +88,7 @@ static void settle_one(struct settling *s, int dir_fd, const char *name, const c
 		s->settled += r == 0;
 		if (result.why[0])
 			say("'%s': stacks: %s", path, result.why);
-		report(s, path, r > 0, before, size_of(dir_fd, name));
+		report(s, path, r > 0, before, size_of(dir_fd, name), &result);
 		return;
 	}
 	s->failed++;

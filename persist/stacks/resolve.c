@@ -168,7 +168,7 @@ int dc_resolve_child_end(struct dc_resolve_child *child)
 	int e = child->error;
 
 	if (child->sandboxed)
-		e = dc_sandbox_end(TAKE(child->sandboxed), &child->bytes, &child->size, &child->signal);
+		e = dc_sandbox_end(TAKE(child->sandboxed), &child->bytes, &child->size, &child->signal, &child->cpu_ns);
 	child->error = e;
 	return e == -EAGAIN || e == -EMFILE || e == -ENFILE ? e : e < 0;
 }
@@ -439,6 +439,7 @@ static int name_once(struct dc_resolver *r, uint32_t *numbers, uint32_t count, s
 	if (e < 0 && child.sandboxed)
 		dc_sandbox_cancel(child.sandboxed);
 	failed = dc_resolve_child_end(&child);
+	r->name_cpu_ns += child.cpu_ns;
 	if (e < 0 || failed < 0)
 		return e < 0 ? e : failed;
 	e = take_naming(&run, &child);
@@ -457,7 +458,6 @@ static int name_once(struct dc_resolver *r, uint32_t *numbers, uint32_t count, s
 int dc_resolver_name(struct dc_resolver *r, uint32_t first, int (*work)(void *arg), void *arg)
 {
 	const size_t room = (size_t)r->frames.count + 1;
-	const int64_t before = dc_resolve_now_ns();
 	CLEANUP(free) uint32_t *numbers = calloc(room, sizeof *numbers);
 	struct meanwhile meanwhile = {work, arg};
 	int e = 1;
@@ -475,7 +475,6 @@ int dc_resolver_name(struct dc_resolver *r, uint32_t first, int (*work)(void *ar
 	}
 	if (e >= 0)
 		e = do_meanwhile(&meanwhile);
-	r->name_ns += dc_resolve_now_ns() - before;
 	return e < 0 ? e : 0;
 }
 
@@ -598,8 +597,8 @@ void dc_resolver_totals(const struct dc_resolver *r, struct dc_resolve_totals *r
 						 .stack_count = r->stacks.count,
 						 .frame_count = r->frames.count,
 						 .stack_used = used_by_most(r),
-						 .unwind_ns = r->unwind_ns,
-						 .name_ns = r->name_ns};
+						 .unwind_cpu_ns = r->unwind_cpu_ns,
+						 .name_cpu_ns = r->name_cpu_ns};
 	for (uint32_t n = 1; r->name_of && n <= r->frames.count; n++)
 		ret_totals->named += r->name_of[n] != 0;
 }

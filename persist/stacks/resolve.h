@@ -101,8 +101,8 @@ struct dc_resolve_totals {
 	uint32_t frame_count;
 	uint32_t named; /* frames */
 	uint32_t stack_used; /* the most bytes of a stack copy that 99 % of the samples needed; 0: there was none */
-	int64_t unwind_ns;
-	int64_t name_ns;
+	int64_t unwind_cpu_ns; /* CPU time of the children that unwound */
+	int64_t name_cpu_ns; /* ... that named */
 };
 void dc_resolver_totals(const struct dc_resolver *r, struct dc_resolve_totals *ret_totals);
 /* What did not work, for people; empty: all did. */

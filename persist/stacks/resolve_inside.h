@@ -48,8 +48,8 @@ struct dc_resolver {
 	uint32_t unwound;
 	uint32_t to_root;
 	uint32_t used[DC_USED_STEPS];
-	int64_t unwind_ns;
-	int64_t name_ns;
+	int64_t unwind_cpu_ns; /* of children */
+	int64_t name_cpu_ns;
 	char why[160];
 };
 
@@ -73,6 +73,7 @@ struct dc_resolve_child {
 	struct dc_sandboxed *sandboxed; /* NULL: not at work */
 	int error; /* why it failed */
 	int signal;
+	int64_t cpu_ns;
 	uint8_t *bytes;
 	size_t size;
 	size_t at; /* to be looked at next */

@@ -167,6 +167,7 @@ static int finish(struct merging *m, struct dc_resolve_child *child)
 	struct dc_resolver *r = m->r;
 	int failed = dc_resolve_child_end(child), e;
 
+	r->unwind_cpu_ns += child->cpu_ns;
 	if (failed < 0)
 		return failed;
 	if (failed)
@@ -223,7 +224,6 @@ int dc_resolver_unwind(struct dc_resolver *r, struct dc_sample_source *source)
 	CLEANUP(merging) struct merging m = {.r = r, .source = source};
 	CLEANUP(dc_resolve_child) struct dc_resolve_child child = {0};
 	CLEANUP(dc_feed) struct dc_feed *f = NULL;
-	const int64_t before = dc_resolve_now_ns();
 	struct dc_unwind_job job = {0};
 	int e = dc_feed_new(DC_SAMPLES_ROOM, &f), ended;
 
@@ -233,7 +233,6 @@ int dc_resolver_unwind(struct dc_resolver *r, struct dc_sample_source *source)
 	e = feed(&m, source, &job, &child);
 	ended = source->able ? finish(&m, &child) : 0;
 	r->samples += source->able;
-	r->unwind_ns += dc_resolve_now_ns() - before;
 	return e < 0 ? e : ended;
 }
 

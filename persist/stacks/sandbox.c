@@ -229,6 +229,7 @@ struct dc_sandboxed {
 	uint8_t *bytes;
 	size_t size;
 	size_t room;
+	int64_t cpu_ns; /* that it took, once it was waited for */
 	bool ended;
 	bool open; /* there may be more to read */
 	int error; /* why we kill it */
@@ -311,13 +312,20 @@ static void attend(struct dc_sandboxed *s, int to_fd, bool *ret_takes)
 	s->error = r;
 }
 
-static int outcome(const struct dc_sandboxed *s, int *ret_signal)
+static int64_t time_of(struct timeval t)
 {
+	return t.tv_sec * SECOND_NS + t.tv_usec * INT64_C(1000);
+}
+
+static int outcome(struct dc_sandboxed *s, int *ret_signal)
+{
+	struct rusage used;
 	int status;
 
-	while (waitpid(s->pid, &status, 0) < 0)
+	while (wait4(s->pid, &status, 0, &used) < 0)
 		if (errno != EINTR)
 			return -errno;
+	s->cpu_ns = time_of(used.ru_utime) + time_of(used.ru_stime);
 	if (s->error)
 		return s->error;
 	if (WIFEXITED(status))
@@ -385,7 +393,7 @@ void dc_sandbox_cancel(struct dc_sandboxed *s)
 }
 
 /* The end of the pipe tells nothing: another thread's child may hold the write end, too, for as long as it lives. */
-int dc_sandbox_end(struct dc_sandboxed *s, uint8_t **ret_bytes, size_t *ret_size, int *ret_signal)
+int dc_sandbox_end(struct dc_sandboxed *s, uint8_t **ret_bytes, size_t *ret_size, int *ret_signal, int64_t *ret_cpu_ns)
 {
 	bool takes;
 	int r;
@@ -402,6 +410,7 @@ int dc_sandbox_end(struct dc_sandboxed *s, uint8_t **ret_bytes, size_t *ret_size
 	close(s->from_fd);
 	*ret_bytes = s->bytes;
 	*ret_size = s->size;
+	*ret_cpu_ns = s->cpu_ns;
 	free(s);
 	return r;
 }
@@ -410,10 +419,11 @@ int dc_sandbox_run(const struct dc_sandbox *limits, int (*work)(void *arg, int o
 		   uint8_t **ret_bytes, size_t *ret_size, int *ret_signal)
 {
 	struct dc_sandboxed *s;
+	int64_t cpu_ns;
 	int r = dc_sandbox_start(limits, work, arg, max_bytes, &s);
 
 	if (r == 0)
-		return dc_sandbox_end(s, ret_bytes, ret_size, ret_signal);
+		return dc_sandbox_end(s, ret_bytes, ret_size, ret_signal, &cpu_ns);
 	*ret_bytes = NULL;
 	*ret_size = 0;
 	if (ret_signal)

@@ -62,4 +62,4 @@ int dc_sandbox_start(const struct dc_sandbox *limits, int (*work)(void *arg, int
 		     struct dc_sandboxed **ret_sandboxed);
 int dc_sandbox_give(struct dc_sandboxed *s, int to_fd, const void *bytes, size_t size);
 void dc_sandbox_cancel(struct dc_sandboxed *s);
-int dc_sandbox_end(struct dc_sandboxed *s, uint8_t **ret_bytes, size_t *ret_size, int *ret_signal);
+int dc_sandbox_end(struct dc_sandboxed *s, uint8_t **ret_bytes, size_t *ret_size, int *ret_signal, int64_t *ret_cpu_ns);
