@@ -6,7 +6,8 @@
  *     FILE (settled = 0)  INCIDENT  { PROCESS TABLES MAPS SAMPLES STACKS FRAMES NAMES CHUNKS... LOSS } ...  END
  *
  * Samples lose their registers and copied stacks, in which anything may be: those that were unwound keep their stack's
- * functions and lines, others only say that they were.
+ * functions and lines, others only say that they were. So a raw capture with samples is settled before, if there is something
+ * to remove from it.
  *
  * What cannot be looked into is left out: damaged blocks, and types this version does not know.
  */
@@ -246,7 +247,8 @@ static int write_all(struct scrub *s)
 	return r;
 }
 
-static int scrub_to_raw(struct scrub *s, int dir_fd, const char *name)
+/* Return: 0; 1: there was nothing to remove; -errno. @trial: the file stays as it was. */
+static int scrub_to_raw(struct scrub *s, int dir_fd, const char *name, bool trial)
 {
 	struct dc_file_block file;
 	int r = dc_capture_index(s->c);
@@ -262,26 +264,54 @@ static int scrub_to_raw(struct scrub *s, int dir_fd, const char *name)
 		r = write_all(s);
 	if (r < 0 || s->totals.arguments == 0)
 		return r < 0 ? r : 1;
-	return dc_writer_close(TAKE(s->w), true);
+	return trial ? 0 : dc_writer_close(TAKE(s->w), true);
+}
+
+struct request {
+	int dir_fd;
+	const char *name;
+	const char *const *keys;
+	unsigned count;
+	struct dc_scrub_totals *totals;
+};
+
+static int scrub_capture(const struct request *q, struct dc_capture *c, bool trial)
+{
+	CLEANUP(scrub) struct scrub s = {.c = c, .keys = q->keys, .key_count = q->count};
+	int r = scrub_to_raw(&s, q->dir_fd, q->name, trial);
+
+	if (r >= 0)
+		*q->totals = s.totals;
+	return r;
+}
+
+/* Has stacks that are copies still, and nobody but settling makes functions of them. */
+static bool to_be_unwound(const struct dc_capture *c)
+{
+	for (uint32_t i = 0; i < c->block_count && !dc_capture_settled(c); i++)
+		if (c->blocks[i].type == DC_BLOCK_SAMPLES)
+			return true;
+	return false;
 }
 
 int dc_scrub(int dir_fd, const char *name, const char *const *keys, unsigned count,
 	     struct dc_scrub_totals *ret_totals)
 {
+	const struct request q = {dir_fd, name, keys, count, ret_totals};
 	CLEANUP(dc_capture) struct dc_capture *c = NULL;
-	CLEANUP(scrub) struct scrub s = {.keys = keys, .key_count = count};
-	int r;
+	int r = dc_rewrite_open(dir_fd, name, &c);
 
-	r = dc_rewrite_open(dir_fd, name, &c);
-	if (r < 0)
-		return r;
-	s.c = c;
-	r = scrub_to_raw(&s, dir_fd, name);
-	if (r >= 0)
-		*ret_totals = s.totals;
-	if (r != 0)
-		return r;
-	if (dc_capture_settled(c)) /* scrubbed it is; should settling fail, it stays raw */
+	if (r == 0 && to_be_unwound(c)) {
+		r = scrub_capture(&q, c, true);
+		if (r != 0)
+			return r;
+		dc_settle(dir_fd, name, NULL, NULL); /* should it fail, the stacks go */
+		dc_capture_close(TAKE(c));
+		r = dc_rewrite_open(dir_fd, name, &c);
+	}
+	if (r == 0)
+		r = scrub_capture(&q, c, false);
+	if (r == 0 && dc_capture_settled(c)) /* scrubbed it is; should settling fail, it stays raw */
 		dc_settle(dir_fd, name, NULL, NULL);
-	return 0;
+	return r;
 }

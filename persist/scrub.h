@@ -16,7 +16,8 @@ struct dc_scrub_totals {
 /*
  * dc_scrub() - rewrite a capture without the arguments called one of @keys
  * Arguments whose names are not known (of events that did not fit the site table) are removed as well. A
- * settled capture is settled again. The new file is renamed over the old one when it is whole and on disk; on
+ * settled capture is settled again, a raw one with samples is settled before: their copied stacks do not stay, the functions in
+ * them do. The new file is renamed over the old one when it is whole and on disk; on
  * any error the old one stays. The old file's blocks on the device are freed, not wiped.
  *
  * Return: 0; 1: there was nothing to remove, the file is as it was; -EBADMSG, -ENODATA: not a capture, or
