@@ -145,7 +145,7 @@ complete_words dashcam st
 [[ ${COMPREPLY[*]} == "status" ]] || wrong "completion of st: ${COMPREPLY[*]}"
 
 # The configuration that is installed is understood, says what the defaults are, and names real keys only.
-sed 's/^#\([a-z-]* =\)/\1/' "$DASHCAM_SOURCE/tools/dashcam.conf" >"$dir/all.conf"
+sed '/^#\[/,$d; s/^#\([a-z-]* =\)/\1/' "$DASHCAM_SOURCE/tools/dashcam.conf" >"$dir/all.conf"
 grep -q '^window = 30s' "$dir/all.conf" || wrong "the sample configuration shows the window"
 expect 1 "others could" watch --config "$dir/all.conf" --dir "$dir/open"
 while read -r key _ value; do
@@ -165,10 +165,10 @@ for c in $commands; do
 			wrong "dashcam-$c.1 leaves out $option"
 	done
 done
-for page in "$pages"/*.[15]; do
+for page in "$pages"/*.[157]; do
 	mandoc -T lint -W style "$page" | grep -v 'referenced manual not found' >"$dir/lint" &&
 		wrong "$(cat "$dir/lint")"
-	for name in $(sed -n 's/^\.Xr \([a-z.-]*\) \([15]\).*/\1.\2/p' "$page"); do
+	for name in $(sed -n 's/^\.Xr \([a-z.-]*\) \([157]\).*/\1.\2/p' "$page"); do
 		[[ -s $pages/$name ]] || wrong "$page refers to $name, which is not there"
 	done
 done

@@ -6,7 +6,7 @@ dir=$(mktemp -d)
 watcher=
 trap '[ -z "$watcher" ] || kill "$watcher"; rm -rf "$dir"' EXIT
 mkdir -m 0700 "$dir/rings"
-sed 's/^#\([a-z-]* = \)/\1/' "$DASHCAM_SOURCE/tools/dashcam.conf" >"$dir/all.conf"
+sed 's/^#\([a-z-]* = \)/\1/; s/^#\[/[/' "$DASHCAM_SOURCE/tools/dashcam.conf" >"$dir/all.conf"
 keys=$(grep -c ' = ' "$dir/all.conf")
 [ "$keys" -ge 10 ] || { echo "only $keys keys were found"; exit 1; }
 

@@ -75,5 +75,14 @@ expect 64 run --when 'exec ute' -- true
 grep -q "column 6" "$dir/err" || wrong "run names the column"
 expect 64 watch --when 'exec ute' --dir "$dir/rings" --out "$dir/captures"
 
+# What the manual page shows is what is taken.
+MANWIDTH=200 mandoc -T utf8 "$DASHCAM_BUILD/tools/dashcam-rules.7" | col -b >"$dir/page"
+sed -n 's/^\.Dl //p' "$DASHCAM_BUILD/tools/dashcam-rules.7" | sed 's/\\(dq/"/g' >"$dir/examples"
+(($(wc -l <"$dir/examples") >= 30)) || wrong "the page has examples"
+while read -r example; do
+	grep -qF -- "$example" "$dir/page" || wrong "the page shows '$example' otherwise"
+	expect 0 rules --when "$example"
+done <"$dir/examples"
+
 ((failures == 0)) || exit 1
 echo "all as expected"

@@ -5,7 +5,7 @@
  *
  *     docgen page COMMAND [EXTRA]     dashcam-COMMAND.1; EXTRA is hand-written mdoc that follows the options
  *     docgen fill TEMPLATE            a hand-written page; the line @COMMANDS@ becomes the list of commands,
- *                                     @KEYS@ and @RULE_KEYS@ the keys of dashcam.conf
+ *                                     @KEYS@ and @RULE_KEYS@ the keys of dashcam.conf, @DEFAULT_RULES@ those that ship
  *     docgen bash                     the completion
  *     docgen commands                 plain lists, for the tests
  *     docgen options COMMAND
@@ -234,6 +234,25 @@ static void key_list(const struct command *c)
 	fputs(".El\n", stdout);
 }
 
+/* Those that ship. */
+static void rule_list(void)
+{
+	struct dc_rules rules;
+	char sentence[1024];
+
+	if (dc_rules_default(&rules) < 0)
+		return;
+	fputs(".Bl -tag -width Ds\n", stdout);
+	for (uint32_t i = 0; i < rules.count; i++) {
+		dc_rule_explain(&rules.rules[i].when, sentence, sizeof(sentence) - 1);
+		strcat(sentence, ".");
+		printf(".It Cm %s\nFires ", rules.rules[i].name);
+		mdoc_text(sentence);
+	}
+	fputs(".El\n", stdout);
+	dc_rules_cleanup(&rules);
+}
+
 static int fill(const char *template)
 {
 	CLEANUP(fclose) FILE *f = fopen(template, "re");
@@ -250,6 +269,8 @@ static int fill(const char *template)
 			key_list(command_find("watch"));
 		else if (strcmp(line, "@RULE_KEYS@\n") == 0)
 			key_list(&rule_keys);
+		else if (strcmp(line, "@DEFAULT_RULES@\n") == 0)
+			rule_list();
 		else
 			fputs(line, stdout);
 	}

@@ -106,7 +106,7 @@ static const struct option rule_key_table[] = {
 	 .type = OPTION_TIME,
 	 .at = offsetof(struct rule_values, sample_for),
 	 .value = "TIME",
-	 .help = "... and for so long (else 30s)",
+	 .help = "for so long (else 30s)",
 	 .min = 1000000000,
 	 .max = DAY_NS / 24},
 	{0},

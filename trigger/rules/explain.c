@@ -107,6 +107,8 @@ static void say_named(struct sentence *s, const char *what, const struct dc_rule
 		say(s, "%s but for", what);
 		for (const char *at = n->name + 2; *at; at += strcspn(at, "|)") + 1)
 			say(s, "%s '%.*s'", at > n->name + 2 ? "," : "", (int)strcspn(at, "|)"), at);
+	} else if (strcmp(n->name, "*") == 0) {
+		say(s, "%s", what);
 	} else {
 		say(s, "%s '%s'", what, n->name);
 	}
