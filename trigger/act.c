@@ -268,7 +268,7 @@ static void act(struct dc_watcher *w, const struct dc_rule_firing *f, struct sel
 		.tid = f->tid,
 		.window = {.last_ns = rule->last_ns == DC_RULE_HERE_DEFAULT ? w->config.last_ns : rule->last_ns,
 			   .after_ns = rule->after_ns == DC_RULE_HERE_DEFAULT ? w->config.after_ns : rule->after_ns,
-			   .at_tick = f->at_tick},
+			   .at_tick = f->at_tick ? f->at_tick : of->event_units << ring->header.tick_shift},
 	};
 
 	if (!cause || !allowed(w, f, ring->uid, &firing.suppressed))

@@ -12,6 +12,9 @@
 #define TAIL_AT_ONCE_NS (SECOND_NS / 5000) /* of one ring, before what its guest says is judged */
 #define TAIL_AGAIN_NS (SECOND_NS / 1000)
 #define VITALS_NS SECOND_NS
+#define VITALS_QUIET_NS (4 * SECOND_NS) /* where only rules ask for them that ship: limits are not reached that fast */
+#define IDLE_LOOKS 2u /* without an event */
+#define CLOCKS (DC_CLOCK_CNTVCT + 1)
 #define SITES_A_LOOK 512u /* of one ring, whose thresholds are thought over again; and how many of them change at most */
 #define WRITES_A_LOOK 64u
 #define COMMANDS_WAIT_NS (5 * SECOND_NS) /* at the end, for what rules have just started */
@@ -32,6 +35,24 @@ static bool wants_tail(const struct dc_rules *rules)
 	return false;
 }
 
+/* Whether a rule that somebody wrote is about what can be seen of a process from outside. */
+static bool wants_vitals(const struct dc_rules *rules)
+{
+	for (uint32_t i = 0; i < rules->count; i++)
+		for (uint32_t n = 0; n < rules->rules[i].when.count && !rules->rules[i].quiet; n++)
+			if (rules->rules[i].when.nodes[n].op > DC_RULE_THREAD_SILENT)
+				return true;
+	return false;
+}
+
+static void use_rules(struct dc_ruling *ruling, const struct dc_rules *rules)
+{
+	ruling->rules = rules;
+	ruling->wants_tail = wants_tail(rules);
+	ruling->vitals_ns = wants_vitals(rules) ? VITALS_NS : VITALS_QUIET_NS;
+	ruling->vitals_due_ns = 0;
+}
+
 static void on_command_log(void *arg, const char *line)
 {
 	dc_watcher_say(arg, "%s", line);
@@ -49,8 +70,7 @@ int dc_ruling_open(struct dc_watcher *w)
 	ruling = w->ruling = calloc(1, sizeof(*ruling));
 	if (!ruling)
 		return -ENOMEM;
-	ruling->rules = w->config.rules ? w->config.rules : &none;
-	ruling->wants_tail = wants_tail(ruling->rules);
+	use_rules(ruling, w->config.rules ? w->config.rules : &none);
 	r = dc_evaluate_new(ruling->rules, dc_act, w, &ruling->evaluate);
 	if (r == 0)
 		r = dc_budget_new(&limits, &ruling->budget);
@@ -223,17 +243,26 @@ static void on_event(void *arg, const struct dc_event *event, double weight)
 {
 	const struct looking *l = arg;
 
+	l->r->event_units = event->units;
 	dc_evaluate_event(l->r->w->ruling->evaluate, l->r->subject, event, weight, l->now_ns);
+	l->r->event_units = 0;
 }
 
-static void look_at_tail(struct ruled *r, int64_t budget_ns, int64_t now_ns)
+static void look_at_tail(struct ruled *r, int64_t budget_ns, uint64_t now_units, int64_t now_ns)
 {
 	static const struct dc_tail_handler handler = {.lane = on_lane, .event = on_event};
-	struct looking looking = {.r = r, .now_units = dc_ring_now(r->e->ring), .now_ns = now_ns};
+	const uint64_t before = dc_tail_totals(r->tail)->events;
+	struct looking looking = {.r = r, .now_units = now_units, .now_ns = now_ns};
 
 	r->tailed_ns = now_ns;
 	r->lane_count = 0;
 	dc_tail_look(r->tail, budget_ns, &handler, &looking);
+	r->idle_looks = dc_tail_totals(r->tail)->events == before ? r->idle_looks + 1 : 0;
+}
+
+static void look_at_once(struct ruled *r, int64_t budget_ns)
+{
+	look_at_tail(r, budget_ns, dc_ring_now(r->e->ring), dc_watcher_now_ns());
 }
 
 /* --- what guests compare with --- */
@@ -309,22 +338,46 @@ static bool looked_at(const struct dc_entry *e)
 	return e->ruled && !e->gone && !e->superseded;
 }
 
+/* One that records nothing now is looked at every other time; a span that is too long calls by itself. */
+static bool due(const struct dc_entry *e)
+{
+	return looked_at(e) && e->ruled->tail && (e->ruled->idle_looks < IDLE_LOOKS || e->ruled->skipped);
+}
+
+/* Asking a clock for each ring would cost as much as half of its look. */
+static uint64_t units_now(const struct dc_ring *ring, uint64_t ticks[static CLOCKS])
+{
+	const uint32_t kind = ring->header.clock;
+	struct dc_anchor now;
+
+	if (kind >= CLOCKS)
+		return dc_ring_now(ring);
+	if (!ticks[kind] && dc_clock_now(kind, &now) == 0)
+		ticks[kind] = now.tick;
+	return ticks[kind] >> ring->header.tick_shift;
+}
+
 /* Who has little to tell leaves its share to those after it. */
 static void look_at_tails(struct dc_watcher *w, int64_t now_ns)
 {
 	const int64_t until_ns = now_ns + TAILS_NS;
+	uint64_t ticks[CLOCKS] = {0};
 	uint32_t left = 0;
 
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++)
-		left += looked_at(dc_roster_at(w->roster, i)) && dc_roster_at(w->roster, i)->ruled->tail;
-	for (uint32_t i = 0; left && i < dc_roster_count(w->roster); i++) {
+		left += due(dc_roster_at(w->roster, i));
+	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
 		struct dc_entry *e = dc_roster_at(w->roster, i);
 		int64_t budget_ns;
 
-		if (!looked_at(e) || !e->ruled->tail)
+		if (!due(e)) {
+			if (e->ruled)
+				e->ruled->skipped = true;
 			continue;
-		budget_ns = (until_ns - dc_watcher_now_ns()) / left--;
-		look_at_tail(e->ruled, budget_ns > 0 ? budget_ns : 0, now_ns);
+		}
+		budget_ns = (until_ns - dc_watcher_now_ns()) / (left ? left-- : 1);
+		e->ruled->skipped = false;
+		look_at_tail(e->ruled, budget_ns > 0 ? budget_ns : 0, units_now(e->ring, ticks), now_ns);
 		push_thresholds(e->ruled);
 	}
 }
@@ -336,7 +389,7 @@ static void look_at_vitals(struct dc_watcher *w, int64_t now_ns)
 
 	if (!wants || now_ns < w->ruling->vitals_due_ns)
 		return;
-	w->ruling->vitals_due_ns = now_ns + VITALS_NS - SECOND_NS / 8; /* looks are not that exact */
+	w->ruling->vitals_due_ns = now_ns + w->ruling->vitals_ns - SECOND_NS / 8; /* looks are not that exact */
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
 		struct dc_entry *e = dc_roster_at(w->roster, i);
 
@@ -369,7 +422,7 @@ bool dc_ruling_span_over(struct dc_watcher *w, struct dc_entry *e, const struct 
 	if (!r || !r->tail || t->site >= r->threshold_count || !r->thresholds[t->site])
 		return false;
 	if (now_ns - r->tailed_ns > TAIL_AGAIN_NS) /* a storm is not worth a look each */
-		look_at_tail(r, TAIL_AT_ONCE_NS, now_ns);
+		look_at_once(r, TAIL_AT_ONCE_NS);
 	snprintf(name, sizeof(name), "%.*s", (int)sizeof(t->text), t->text);
 	dc_evaluate_span_over(w->ruling->evaluate, r->subject, t->site, name, t->value, t->tid, t->tick, now_ns);
 	return true;
@@ -384,7 +437,7 @@ void dc_ruling_exec(struct dc_watcher *w, struct dc_entry *e)
 void dc_ruling_gone(struct dc_entry *e)
 {
 	if (e->ruled && e->ruled->tail)
-		look_at_tail(e->ruled, TAILS_NS, dc_watcher_now_ns());
+		look_at_once(e->ruled, TAILS_NS);
 }
 
 /* Once for a process, though it may have had several images. */
@@ -406,7 +459,6 @@ void dc_ruling_ended(struct dc_watcher *w, struct dc_entry *e)
 
 static void follow_rules(struct dc_watcher *w)
 {
-	w->ruling->wants_tail = wants_tail(w->ruling->rules);
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
 		struct ruled *r = dc_roster_at(w->roster, i)->ruled;
 
@@ -435,7 +487,7 @@ void dc_ruling_reload(struct dc_watcher *w)
 		dc_watcher_say(w, "rules not read again: no memory; the old ones stay");
 		return;
 	}
-	ruling->rules = next;
+	use_rules(ruling, next);
 	ruling->at = !ruling->at;
 	follow_rules(w);
 	dc_watcher_say(w, "%u rule%s read again", next->count, next->count == 1 ? "" : "s");

@@ -29,6 +29,9 @@ struct ruled {
 	struct dc_vitals_source *vitals; /* NULL: another image of its process has them, or it may not be looked at */
 	bool ended;                      /* told */
 	int64_t tailed_ns;               /* last look at its tail */
+	uint64_t event_units;            /* of the event that is being told of; 0: none */
+	uint32_t idle_looks;             /* at its tail, without an event, in a row */
+	bool skipped;                    /* the last one was left out for that */
 	uint64_t events;                 /* delivered by then, at the last look at thresholds */
 	struct lane_seen *lanes;
 	uint32_t lane_count, lane_room;
@@ -44,6 +47,7 @@ struct dc_ruling {
 	struct dc_rules own[2];       /* read again: the rules there are, and those before them */
 	unsigned at;
 	bool wants_tail;
+	int64_t vitals_ns; /* so often */
 	int64_t vitals_due_ns;
 	struct dc_budget *budget;
 	struct dc_commands *commands;

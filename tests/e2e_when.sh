@@ -1,0 +1,110 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Rules as a user has them: what comes true of a program, with a recorder inside or without, is saved once, under the rule's
+# name, and `why` tells it; a watcher takes other rules on SIGHUP and keeps its own where those are wrong; commands are run.
+set -u -o pipefail
+bin=$DASHCAM_BIN
+guest=$DASHCAM_BUILD/tests/guest
+dir=$(mktemp -d)
+rings=$(mktemp -d /dev/shm/e2e_when.XXXXXX)
+chmod 0755 "$dir"
+pids=()
+trap 'for p in "${pids[@]}"; do kill "$p" 2>/dev/null; done; wait 2>/dev/null; rm -rf "$dir" "$rings"' EXIT
+export DASHCAM_DIR=$rings XDG_STATE_HOME=$dir/state NO_COLOR=1 DASHCAM_MEMORY=4MiB
+failures=0
+
+wrong() {
+	echo "FAILED: $*"
+	failures=$((failures + 1))
+}
+
+# start NAME EXPRESSION COMMAND...: under dashcam run, in the background
+start() {
+	local name=$1 expression=$2
+	shift 2
+	"$bin" run --when "$expression" --out "$dir/$name" -- "$@" >"$dir/$name.out" 2>"$dir/$name.err" </dev/null &
+	pids+=($!)
+}
+
+# saved NAME PATTERN: one capture by that rule, and the second line of why says PATTERN
+saved() {
+	local name=$1 files
+	mapfile -t files < <(find "$dir/$name" -name '*.dcap' 2>/dev/null)
+	((${#files[@]} == 1)) || { wrong "$name: ${#files[@]} captures: $(cat "$dir/$name.err")"; return; }
+	[[ $("$bin" info --json "${files[0]}" | jq -r '.rule + " " + .cause') == "when-1 rule" ]] || wrong "$name: by another rule"
+	"$bin" why "${files[0]}" >"$dir/$name.why" || wrong "$name: why"
+	(($(wc -l <"$dir/$name.why") == 5)) || wrong "$name: why takes five lines"
+	grep -q "^rule 'when-1': " "$dir/$name.why" || wrong "$name: why names the rule: $(cat "$dir/$name.why")"
+	sed -n 2p "$dir/$name.why" | grep -qE -- "$2" || wrong "$name: why does not say '$2': $(cat "$dir/$name.why")"
+	"$bin" ls --store "$dir/$name" | grep -q "when-1: " || wrong "$name: ls does not name the rule"
+}
+
+# until COMMAND...: for at most ten seconds
+until_true() {
+	for ((i = 0; i < 200; i++)); do
+		"$@" && return 0
+		sleep 0.05
+	done
+	wrong "waited in vain: $*"
+	return 1
+}
+
+# --- all at the same time: each is about one program ---
+
+start span 'span "slow" > 50ms' "$guest" slow 0 sleep 800 slow 80 slow 1 sleep 300
+start open 'span "slow" open > 300ms' "$guest" slow 0 sleep 300 slow 1200
+start cpu 'cpu > 5% for 1s' bash -c 'end=$((SECONDS + 4)); while ((SECONDS < end)); do :; done'
+start rss 'rss > 50MiB' bash -c 'x=$(head -c 60000000 /dev/zero | tr "\0" x); sleep 3; echo ${#x}'
+start fds 'fds > 40' bash -c 'for ((i = 10; i < 60; i++)); do eval "exec $i</dev/null"; done; sleep 3'
+start code 'exit code != 0' bash -c 'sleep 0.5; exit 3'
+start stopped 'stopped' bash -c '(sleep 3; kill -CONT $$) & kill -STOP $$; :'
+start healthy 'span "slow" > 50ms or exit code != 0 or rss > 1GiB' "$guest" slow 1 sleep 800 slow 1 exit 0
+
+# --- meanwhile a watcher whose rules change ---
+
+cat >"$dir/conf" <<END
+[watch]
+out = $dir/watched
+default-rules = no
+[rule first]
+when = span "none of that name" > 1ms
+END
+"$bin" watch --config "$dir/conf" 2>"$dir/watch.err" &
+watcher=$!
+pids+=($watcher)
+until_true grep -q "save the past now" "$dir/watch.err"
+"$guest" slow 0 sleep 3500 slow 80 sleep 500 &
+until_true bash -c "'$bin' status --json --interval 1ms | jq -e '.rules[] | select(.name == \"first\" and .waits_for == \"none of that name\")' >/dev/null"
+sed -i 's/1ms/1 parsec/' "$dir/conf"
+kill -HUP $watcher
+until_true grep -q "expected a time such as" "$dir/watch.err"
+"$bin" status --json --interval 1ms | jq -e 'any(.rules[]; .name == "first")' >/dev/null || wrong "a wrong file changes nothing"
+cat >"$dir/conf" <<END
+[watch]
+out = $dir/watched
+default-rules = no
+[rule second]
+when = span "slow" > 50ms
+run = cat >$dir/incident; id -u >>$dir/incident
+END
+kill -HUP $watcher
+until_true bash -c "'$bin' status --json --interval 1ms | jq -e 'any(.rules[]; .name == \"second\") and all(.rules[]; .name != \"first\")' >/dev/null"
+until_true test -s "$dir/incident"
+until_true grep -q "its command ended with status 0" "$dir/watch.err"
+head -n -1 "$dir/incident" | jq -e '.rule == "second" and .unit == "ns" and .value >= 80e6 and .name == "slow" and .process == "guest"' \
+	>/dev/null || wrong "a command gets the incident: $(cat "$dir/incident")"
+until_true bash -c "find '$dir/watched' -name '*second*.dcap' | grep -q ."
+
+wait "${pids[@]:0:8}"
+saved span 'slow: [0-9.]+ ms against 50.0 ms'
+grep -q '/[0-9]* was in slow (' "$dir/span.why" || wrong "why says what the thread was doing: $(cat "$dir/span.why")"
+saved open 'slow: .* against 300 ms'
+saved cpu '% against 5 %'
+saved rss 'MiB against 50.0 MiB'
+saved fds '^[45][0-9] against 40'
+saved code '^3 against 0'
+saved stopped '^at '
+[[ -z $(find "$dir/healthy" -name '*.dcap' 2>/dev/null) ]] || wrong "a healthy program is saved: $(cat "$dir/healthy.err")"
+
+((failures == 0)) || exit 1
+echo "all as expected"
