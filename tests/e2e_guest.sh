@@ -69,12 +69,12 @@ run() {
 }
 
 runs=()
-run told "$bin" run --stacks guest --sample 199 --out "$dir/told" -- "$app" 1200
-run filtered "$bin" run --stacks guest --out "$dir/filtered" -- "$app" 800 filtered
+run told "$bin" run --stacks guest --sample 199 --out "$dir/told" -- "$app" 2200
+run filtered "$bin" run --stacks guest --out "$dir/filtered" -- "$app" 1800 filtered
 run noperf "$app" noperf "$bin" run --sample 199 --out "$dir/noperf" -- "$app" 2200
 wait "${runs[@]}"
 
-# Told to: at once.
+# Told to, after the second that programs are given to close themselves in.
 [[ $(<"$dir/told.status") == 0 ]] || wrong "run --stacks guest: $(cat "$dir/told.err")"
 holds "$dir/told.err" 'is asked to sample itself: left to programs that record'
 sampled "$dir/told" 20
@@ -87,7 +87,7 @@ if [[ $status != 77 ]]; then
 	holds "$dir/out" 'sampled +not at all: it has a seccomp filter of its own'
 fi
 
-# Perf refused, as in a container: by itself, after a second. The filter that refuses it is everybody's, and no reason not to.
+# Perf refused, as in a container: the same. The filter that refuses it is everybody's, and no reason not to.
 if [[ $(<"$dir/noperf.status") != 77 ]]; then
 	[[ $(<"$dir/noperf.status") == 0 ]] || wrong "run without perf: $(cat "$dir/noperf.err")"
 	holds "$dir/noperf.err" 'is asked to sample itself: '

@@ -104,7 +104,7 @@ void dc_sampling_add(struct dc_watcher *w, struct dc_entry *e)
 		dc_maps_kernel(ring->maps);
 	if (r == -ESRCH || mode.scope != DC_SAMPLE_SCOPE_NONE)
 		return;
-	if (ring->bare || w->config.sample_stacks == DC_STACKS_GUEST)
+	if (ring->bare)
 		ask_first(w, e);
 	else
 		e->ask_samples_ns = dc_watcher_now_ns() + ASK_AFTER_NS;
