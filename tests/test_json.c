@@ -11,7 +11,7 @@
 #include <string.h>
 
 #include "tools/json.h"
-#include "tools/utf8.h"
+#include "ipc/utf8.h"
 
 struct sink {
 	FILE *file;

@@ -155,6 +155,25 @@ static void test_open(void **state)
 	assert_in_range(row_of(l, "site.1", 0).open, 1, 20);
 }
 
+static void test_one_name(void **state)
+{
+	/* A name recorded in two places is one row, also of what is open; of another kind it is another. */
+	CLEANUP(dc_live) struct dc_live *l = make();
+	const struct dc_ring_lane lane = {.depth = 2, .open_site = 6};
+
+	(void)state;
+	strcpy(names[6], names[5]);
+	happen(l, DC_KIND_BEGIN, 5, 1, 1, 0);
+	happen(l, DC_KIND_BEGIN, 6, 2, 1, 0);
+	dc_live_lane(l, 0, &lane);
+	assert_int_equal(dc_live_count(l), 1);
+	assert_int_equal(row_of(l, "site.5", 0).open, 2);
+	infos[7].kind = DC_KIND_INSTANT;
+	strcpy(names[7], names[5]);
+	happen(l, DC_KIND_INSTANT, 7, 2, 1, 0);
+	assert_int_equal(dc_live_count(l), 2);
+}
+
 static void test_bounds(void **state)
 {
 	/* Beyond the bound sites are one row; all are given back; an event without a site, or with a name of its own, is no harm. */
@@ -178,10 +197,8 @@ static void test_bounds(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_spans),
-		cmocka_unit_test(test_others),
-		cmocka_unit_test(test_open),
-		cmocka_unit_test(test_bounds),
+		cmocka_unit_test(test_spans),    cmocka_unit_test(test_others), cmocka_unit_test(test_open),
+		cmocka_unit_test(test_one_name), cmocka_unit_test(test_bounds),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

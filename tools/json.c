@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "tools/utf8.h"
+#include "ipc/utf8.h"
 
 void json_init(struct json *j, FILE *out, bool pretty)
 {

@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "tools/utf8.h"
+#include "ipc/utf8.h"
 
 #define SECOND_NS INT64_C(1000000000)
 

@@ -6,6 +6,7 @@
 
 #include "tools/cause.h"
 #include "tools/text.h"
+#include "trigger/http.h"
 
 static int find_places(const struct watching_options *o, struct watching_places *ret_places)
 {
@@ -66,10 +67,15 @@ static void describe(const struct dc_incident *in, const char *process, FILE *ou
 int watching_configure(const struct watching_options *o, struct watching_places *ret_places,
 		       struct dc_watcher_config *ret_config)
 {
+	char why[DC_WHY_BYTES];
 	int r = find_places(o, ret_places);
 
 	if (r != EXIT_OK)
 		return r;
+	const char *metrics = strcmp(o->metrics, "off") == 0 ? NULL : o->metrics;
+
+	if (metrics && dc_http_check(metrics, why) < 0)
+		return failure("--metrics: %s", why);
 	dc_watcher_defaults(ret_config);
 	ret_config->dir = ret_places->dir;
 	ret_config->output = (struct dc_save_output){
@@ -91,6 +97,7 @@ int watching_configure(const struct watching_options *o, struct watching_places 
 	ret_config->settle = strcmp(o->settle, "yes") == 0;
 	ret_config->threads = strcmp(o->threads, "on") == 0;
 	ret_config->sample_host = geteuid() == 0;
+	ret_config->metrics = metrics;
 	ret_config->log = log_line;
 	ret_config->describe = describe;
 	return EXIT_OK;

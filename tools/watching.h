@@ -27,6 +27,7 @@ struct watching_options {
 	bool pwrite;
 	struct texts when;
 	const char *default_rules;
+	const char *metrics;
 };
 
 /* Where rings and captures are; the watcher's configuration points into it. */
@@ -90,5 +91,7 @@ int watch_check(struct config *config, const char *path, struct rule_source *sou
 	 .help = "look also for what 'dashcam rules' lists: deaths, unusual and hanging spans, silent threads",      \
 	 .choices = "yes|no", .fallback = "yes"},                                                                    \
 	{.name = "pwrite", .type = OPTION_FLAG, .at = WATCHING_MEMBER(of, pwrite),                                   \
-	 .help = "write with pwrite, do not try io_uring"}
+	 .help = "write with pwrite, do not try io_uring"},                                                          \
+	{.name = "metrics", .type = OPTION_TEXT, .at = WATCHING_MEMBER(of, metrics), .value = "ADDRESS|off",         \
+	 .help = "serve live figures to Prometheus at unix:PATH or 127.0.0.1:PORT", .fallback = "off"}
 /* clang-format on */

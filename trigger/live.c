@@ -14,7 +14,7 @@
 struct site {
 	char name[DC_LIVE_NAME_BYTES];
 	uint8_t kind;
-	uint16_t id;
+	bool rest;
 	int64_t sampled_ns; /* when something that stands for several came last; INT64_MIN: never */
 	struct dc_rate rate;
 	struct dc_rate errors;
@@ -71,7 +71,7 @@ void dc_live_free(struct dc_live *l)
 
 /* ---- sites ---- */
 
-static struct site *site_new(struct dc_live *l, const char *name, uint8_t kind, uint16_t id)
+static struct site *site_new(struct dc_live *l, const char *name, uint8_t kind)
 {
 	struct site *s = calloc(1, sizeof(*s));
 
@@ -84,7 +84,6 @@ static struct site *site_new(struct dc_live *l, const char *name, uint8_t kind, 
 	}
 	snprintf(s->name, sizeof(s->name), "%s", name);
 	s->kind = kind;
-	s->id = id;
 	s->last = NAN;
 	s->sampled_ns = INT64_MIN;
 	dc_rate_init(&s->rate, DC_LIVE_OVER_NS);
@@ -103,9 +102,18 @@ static bool full(const struct dc_live *l)
 static struct site *rest(struct dc_live *l)
 {
 	for (uint32_t i = 0; i < l->count; i++)
-		if (l->sites[i]->id == DC_SITE_INLINE)
+		if (l->sites[i]->rest)
 			return l->sites[i];
-	return site_new(l, "...", DC_KIND_INSTANT, DC_SITE_INLINE);
+	struct site *s = site_new(l, "...", DC_KIND_INSTANT);
+	if (s)
+		s->rest = true;
+	return s;
+}
+
+static struct site *site_known(struct dc_live *l, uint16_t id, uint32_t index)
+{
+	l->of_id[id] = (uint16_t)(index + 1);
+	return l->sites[index];
 }
 
 static struct site *site_of(struct dc_live *l, const struct dc_event *e)
@@ -118,12 +126,13 @@ static struct site *site_of(struct dc_live *l, const struct dc_event *e)
 		return rest(l);
 	if (l->of_id[e->site])
 		return l->sites[l->of_id[e->site] - 1];
+	for (uint32_t i = 0; i < l->count; i++) /* one name in several places is one row */
+		if (l->sites[i]->kind == e->info->kind && strncmp(l->sites[i]->name, e->info->name, DC_LIVE_NAME_BYTES - 1) == 0)
+			return site_known(l, e->site, i);
 	if (full(l))
 		return rest(l);
-	s = site_new(l, e->info->name, e->info->kind, e->site);
-	if (s)
-		l->of_id[e->site] = (uint16_t)l->count;
-	return s;
+	s = site_new(l, e->info->name, e->info->kind);
+	return s ? site_known(l, e->site, l->count - 1) : NULL;
 }
 
 /* ---- what is open ---- */
@@ -175,17 +184,22 @@ static struct site *span_around(struct dc_live *l, const struct dc_event *e)
 	return id && l->of_id[id] ? l->sites[l->of_id[id] - 1] : NULL;
 }
 
+static bool is_of(const struct dc_live *l, uint16_t id, uint32_t index)
+{
+	return id < DC_SITE_MAX && l->of_id[id] == index + 1;
+}
+
 /* The innermost one is in the table; those around it as they were heard of. */
-static uint32_t open_now(const struct dc_live *l, uint16_t id)
+static uint32_t open_now(const struct dc_live *l, uint32_t index)
 {
 	uint32_t open = 0;
 
 	for (uint32_t i = 0; i < l->lane_count; i++) {
 		const struct lane *lane = &l->lanes[i];
 
-		open += lane->depth && lane->open_site == id;
+		open += lane->depth && is_of(l, lane->open_site, index);
 		for (uint32_t d = 0; d + 1 < lane->depth && d < DEPTH_MAX; d++)
-			open += lane->around[d] == id;
+			open += is_of(l, lane->around[d], index);
 	}
 	return open;
 }
@@ -259,7 +273,7 @@ void dc_live_row(struct dc_live *l, uint32_t index, int64_t now_ns, struct dc_li
 	memcpy(ret_row->name, s->name, sizeof(s->name));
 	if (!s->lasted)
 		return;
-	ret_row->open = open_now(l, s->id);
+	ret_row->open = open_now(l, index);
 	ret_row->p50_ns = dc_histogram_percentile(s->lasted, 50, now_ns);
 	ret_row->p99_ns = dc_histogram_percentile(s->lasted, 99, now_ns);
 	ret_row->p999_ns = dc_histogram_percentile(s->lasted, 99.9, now_ns);

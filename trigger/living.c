@@ -159,7 +159,7 @@ void dc_living_look(struct dc_watcher *w, int64_t now_ns)
 	}
 }
 
-void dc_living_asked(struct dc_watcher *w)
+void dc_living_asked(struct dc_watcher *w, int64_t for_ns)
 {
 	const int64_t now = dc_watcher_now_ns();
 
@@ -169,7 +169,8 @@ void dc_living_asked(struct dc_watcher *w)
 		return;
 	if (w->living->until_ns == 0)
 		find_all(w, w->living); /* from now on, not from the next look */
-	w->living->until_ns = now + DC_CONTROL_LIVE_NS;
+	if (w->living->until_ns < now + for_ns)
+		w->living->until_ns = now + for_ns;
 }
 
 /* ---- rows ---- */
@@ -221,7 +222,7 @@ static void site_row(const struct living *i, uint32_t index, int64_t now_ns, str
 }
 
 uint32_t dc_living_rows(struct dc_watcher *w, bool (*want)(void *arg, const struct dc_entry *e), void *arg,
-			uint32_t first, uint32_t most, void (*each)(void *arg, const struct dc_control_live *row))
+			uint32_t first, uint32_t most, void (*each)(void *arg, const struct dc_control_live *row), void *each_arg)
 {
 	const int64_t now = dc_watcher_now_ns();
 	struct dc_control_live row;
@@ -240,7 +241,7 @@ uint32_t dc_living_rows(struct dc_watcher *w, bool (*want)(void *arg, const stru
 				process_row(i, now, &row);
 			else
 				site_row(i, s - 1, now, &row);
-			each(arg, &row);
+			each(each_arg, &row);
 		}
 	}
 	return n;
@@ -277,8 +278,8 @@ void dc_living_serve(struct dc_watcher *w, uint64_t client, const struct ucred *
 	struct dc_control_reply reply = {.op = DC_CONTROL_LIVE};
 	struct asked a = {.w = w, .client = client, .peer = peer, .q = q};
 
-	dc_living_asked(w);
-	reply.events = dc_living_rows(w, wanted, &a, q->first > 0 ? (uint32_t)q->first : 0, DC_CONTROL_LIVE_MAX, keep);
+	dc_living_asked(w, DC_CONTROL_LIVE_NS);
+	reply.events = dc_living_rows(w, wanted, &a, q->first > 0 ? (uint32_t)q->first : 0, DC_CONTROL_LIVE_MAX, keep, &a);
 	for (uint32_t i = 0; i < a.count; i++) {
 		reply.live = a.rows[i];
 		reply.more = a.count - 1 - i;

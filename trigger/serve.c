@@ -235,6 +235,8 @@ static void tell_waiters(struct dc_watcher *w, const struct dc_worker_report *r,
 static void on_saved(struct dc_watcher *w, const struct dc_worker_report *r, const char *path)
 {
 	w->captures++;
+	if ((uint32_t)r->reason < REASONS_MAX)
+		w->captures_of[r->reason]++;
 	dc_watcher_say(w, "capture '%s': %s, %u process%s, %llu events, %s in %.0f ms", path,
 		       dc_reason_name(r->reason), r->processes, r->processes == 1 ? "" : "es",
 		       (unsigned long long)r->totals.events, dc_size_text(r->written_bytes).s,

@@ -19,6 +19,7 @@
 
 #include "persist/store.h"
 #include "trigger/death.h"
+#include "trigger/http.h"
 #include "trigger/notify.h"
 #include "trigger/settler.h"
 #include "trigger/watcher_inside.h"
@@ -37,6 +38,7 @@ enum source {
 	SOURCE_WORKER,
 	SOURCE_SETTLER,
 	SOURCE_SAMPLER,
+	SOURCE_METRICS,
 };
 
 int64_t dc_watcher_now_ns(void)
@@ -206,6 +208,8 @@ static void on_timer(struct dc_watcher *w)
 	dc_watcher_judge_all(w);
 	dc_living_look(w, now);
 	dc_ruling_look(w, now);
+	if (w->metrics)
+		dc_http_tick(w->metrics, now);
 	dc_roster_expire(w->roster, now, w->config.grace_ns, known_ns, w->config.sweep);
 	if (w->config.stop_alone && !anybody_alive(w))
 		w->stop = true;
@@ -245,6 +249,9 @@ static void handle(struct dc_watcher *w, const struct epoll_event *event)
 		break;
 	case SOURCE_SAMPLER:
 		dc_sampler_dispatch(w->sampler);
+		break;
+	case SOURCE_METRICS:
+		dc_http_dispatch(w->metrics, dc_watcher_now_ns());
 		break;
 	case SOURCE_TIMER:
 		break; /* last of all: it lets go of entries that other events may name */
@@ -493,6 +500,11 @@ static int open_all(struct dc_watcher *w, char why[static DC_WHY_BYTES])
 		snprintf(why, DC_WHY_BYTES, "cannot watch '%.80s': %s", w->config.dir, strerror(-r));
 		return r;
 	}
+	r = dc_metrics_open(w, why);
+	if (r == 0 && w->metrics)
+		r = listen_to(w, dc_http_fd(w->metrics), SOURCE_METRICS);
+	if (r < 0)
+		return r;
 	dc_death_connector(&w->connector_fd); /* where we may; it is all there is of a process reaped before it was seen */
 	dc_roster_scan(w->roster);
 	return 0;
@@ -568,6 +580,7 @@ unsigned dc_watcher_close(struct dc_watcher *w, bool drain)
 		take_settled(w);
 	}
 	close_if(w->connector_fd);
+	dc_http_free(w->metrics);
 	dc_living_free(w->living);
 	dc_roster_free(w->roster);
 	dc_ruling_close(w);

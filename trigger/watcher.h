@@ -36,6 +36,7 @@ struct dc_watcher_config {
 	bool sweep; /* remove ring files of processes that are gone when their grace is over */
 	bool threads; /* stop the threads of a process at a trigger for as long as their stacks take to copy */
 	bool settle;
+	const char *metrics; /* where to serve them (trigger/http.h); NULL: nowhere */
 	uint32_t sample_hz; /* 0: off (trigger/sampler.h) */
 	enum dc_sample_stacks sample_stacks;
 	uint64_t sample_bytes; /* of stacks, per CPU; 0: what the sampler thinks right */

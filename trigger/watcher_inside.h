@@ -6,6 +6,7 @@
  *   judge.c     how processes ended         serve.c   requests of the control socket, and what became of captures
  *   sampling.c  which of them are sampled   living.c  what they do right now, while somebody asks
  *   ruling.c    what rules see              act.c     what follows from it
+ *   metrics.c   the same as text for a collector
  */
 #pragma once
 
@@ -22,6 +23,7 @@
 #define WAITERS_MAX 64u
 #define THREADS_NS (SECOND_NS / 4) /* of an incident, for the stacks of all threads of all its processes */
 #define EXITS_MAX 1024u
+#define REASONS_MAX 16u
 #define SEVERITY_ASKED 1u
 #define SEVERITY_APP 2u
 #define SEVERITY_DEATH 3u
@@ -56,6 +58,7 @@ struct dc_watcher {
 	uint32_t sampling_said; /* bits: what was told of processes that are not sampled, or not by the kernel */
 	struct dc_budget *budget; /* of apps' triggers */
 	struct dc_budget *deaths;
+	struct dc_http *metrics; /* NULL: nobody wanted them */
 	struct dc_living *living; /* NULL: nobody asked so far */
 	struct dc_ruling *ruling; /* NULL: no rules */
 	struct dc_control *control;
@@ -64,6 +67,7 @@ struct dc_watcher {
 	bool stop;
 	bool look_now; /* a doorbell rang */
 	uint64_t captures;
+	uint64_t captures_of[REASONS_MAX]; /* of them, by reason */
 	uint64_t failed;
 	uint64_t unknown_deaths;
 	int64_t started_ns; /* CLOCK_REALTIME */
@@ -145,9 +149,12 @@ void dc_watcher_take_reports(struct dc_watcher *w);
  * one. A row is of a process (site is empty) or of one of its sites.
  */
 void dc_living_serve(struct dc_watcher *w, uint64_t client, const struct ucred *peer, const struct dc_control_request *q);
-void dc_living_asked(struct dc_watcher *w);
+void dc_living_asked(struct dc_watcher *w, int64_t for_ns); /* without a reply */
 void dc_living_look(struct dc_watcher *w, int64_t now_ns);
 /* @want: NULL or which processes. Return: how many rows there are; those from @first on go to @each, at most @most. */
 uint32_t dc_living_rows(struct dc_watcher *w, bool (*want)(void *arg, const struct dc_entry *e), void *arg, uint32_t first,
-			uint32_t most, void (*each)(void *arg, const struct dc_control_live *row));
+			uint32_t most, void (*each)(void *arg, const struct dc_control_live *row), void *each_arg);
 void dc_living_free(struct dc_living *l);
+
+/* Listens at config.metrics, if any. Return: 0, -errno and @ret_why. */
+int dc_metrics_open(struct dc_watcher *w, char ret_why[static DC_WHY_BYTES]);
