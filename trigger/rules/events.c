@@ -67,6 +67,8 @@ static void span_began(struct dc_subject *s, struct lane_state *lane, const stru
 /* What the other side told already: the guest and the tail each bring every span that is long enough. */
 static bool was_told(struct dc_subject *s, uint16_t site, uint32_t tid, uint64_t units, bool by_guest)
 {
+	if (!by_guest && s->seen_by_guest == 0)
+		return false;
 	for (unsigned i = 0; i < SEEN_MAX; i++) {
 		struct seen *seen = &s->seen[i];
 
@@ -74,6 +76,7 @@ static bool was_told(struct dc_subject *s, uint16_t site, uint32_t tid, uint64_t
 		    seen->units + 1 < units || seen->units > units + 1)
 			continue;
 		seen->used = true;
+		s->seen_by_guest -= seen->by_guest;
 		return true;
 	}
 	return false;
@@ -81,7 +84,11 @@ static bool was_told(struct dc_subject *s, uint16_t site, uint32_t tid, uint64_t
 
 static void tell(struct dc_subject *s, uint16_t site, uint32_t tid, uint64_t units, bool by_guest)
 {
-	s->seen[s->seen_next++ % SEEN_MAX] = (struct seen){.units = units, .tid = tid, .site = site, .by_guest = by_guest};
+	struct seen *seen = &s->seen[s->seen_next++ % SEEN_MAX];
+
+	s->seen_by_guest -= seen->by_guest && !seen->used;
+	s->seen_by_guest += by_guest;
+	*seen = (struct seen){.units = units, .tid = tid, .site = site, .by_guest = by_guest};
 }
 
 struct span {

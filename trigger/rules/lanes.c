@@ -32,6 +32,8 @@ struct lane_state *dc_lane_of(struct dc_subject *s, uint32_t lane)
 	uint32_t room = s->lane_room ? s->lane_room : 16;
 	struct lane_state **more;
 
+	if (lane < s->lane_room && s->lanes[lane])
+		return s->lanes[lane];
 	if (lane >= DC_LANE_MAX)
 		return NULL;
 	while (room <= lane)
