@@ -36,7 +36,7 @@
  * float, double, const char * (copied, all strings of one event together up to 1 KiB), any other pointer (its address),
  * DC_SECRET(value) (recorded as present, without its content). Values are not evaluated while the site is switched off.
  *
- * C11 or C++17, GCC or Clang. Cost: about 1.3 times reading the clock and storing 8 bytes; see README.
+ * C11 or C++17, GCC or Clang. Cost: 1.3 to 1.5 times reading the clock and storing 8 bytes; see README.
  */
 #ifndef DASHCAM_H
 #define DASHCAM_H

@@ -76,18 +76,22 @@ static bool known(struct dc_site *site, uint16_t *ret_id)
 	return !dc_slow_leave() && on;
 }
 
-/* Whether this event of @site is recorded, and as whose. */
-static bool admitted(struct dc_site *site, uint16_t *ret_id)
+#define NOT_ADMITTED UINT32_MAX
+
+static DC_NOINLINE uint32_t admitted_odd(struct dc_site *site)
 {
-	if (DC_LIKELY_(!dc_control_of_(site))) {
-		*ret_id = site->id;
-		return true;
-	}
-	if (!known(site, ret_id) || !admit(site))
-		return false;
+	uint16_t id;
+	if (!known(site, &id) || !admit(site))
+		return NOT_ADMITTED;
 	if (dc_control_of_(site) & DC_ENABLE_STACK && site->kind != DC_KIND_STACK)
-		dc_stack_of_site(site, *ret_id); /* switched on from outside: where each event of this site comes from */
-	return true;
+		dc_stack_of_site(site, id); /* switched on from outside: where each event of this site comes from */
+	return id;
+}
+
+/* As whose this event of @site is recorded: the site's id, DC_SITE_INLINE; NOT_ADMITTED: it is not. */
+DC_ALWAYS_INLINE_ uint32_t admitted(struct dc_site *site)
+{
+	return DC_LIKELY_(!dc_control_of_(site)) ? site->id : admitted_odd(site);
 }
 
 /* ---- encoding ---- */
@@ -110,7 +114,7 @@ struct draft {
 #define FIXED_ARG 10u /* code byte; a value, or the length of a string */
 
 /* Most strings are short: a call and its set-up would cost more than looking. */
-static inline unsigned text_length(const char *text, unsigned max)
+DC_ALWAYS_INLINE_ unsigned text_length(const char *text, unsigned max)
 {
 	if (DC_UNLIKELY_(max <= 16))
 		return (unsigned)strnlen(text, max);
@@ -121,7 +125,7 @@ static inline unsigned text_length(const char *text, unsigned max)
 }
 
 /* Exactly @n bytes of @text are read; up to 16 are copied as overlapping words. */
-static inline void text_copy(uint8_t *p, const char *text, unsigned n)
+DC_ALWAYS_INLINE_ void text_copy(uint8_t *p, const char *text, unsigned n)
 {
 	uint64_t head, tail;
 	uint32_t head4, tail4;
@@ -144,7 +148,7 @@ static inline void text_copy(uint8_t *p, const char *text, unsigned n)
 }
 
 /* NULL: no room. */
-static inline uint8_t *put_text(uint8_t *p, struct draft *d, const char *text, unsigned *ret_code)
+DC_ALWAYS_INLINE_ uint8_t *put_text(uint8_t *p, struct draft *d, const char *text, unsigned *ret_code)
 {
 	*ret_code = DC_CODE_STR_NULL;
 	if (!text)
@@ -169,7 +173,7 @@ static inline uint8_t *put_text(uint8_t *p, struct draft *d, const char *text, u
 	return p + n;
 }
 
-static inline uint8_t *put_arg(uint8_t *p, struct draft *d, unsigned i, unsigned *ret_code)
+DC_ALWAYS_INLINE_ uint8_t *put_arg(uint8_t *p, struct draft *d, unsigned i, unsigned *ret_code)
 {
 	const unsigned type = d->site->types[i];
 	const uint64_t v = d->args[i];
@@ -184,17 +188,16 @@ static inline uint8_t *put_arg(uint8_t *p, struct draft *d, unsigned i, unsigned
 }
 
 /* NULL: no room. */
-static inline uint8_t *put_args(uint8_t *p, struct draft *d)
+DC_ALWAYS_INLINE_ uint8_t *put_args(uint8_t *p, struct draft *d)
 {
-	uint8_t *codes = NULL;
-	unsigned code, low = 0;
-	for (unsigned i = 0; i < d->count; i++) {
-		if (i % 2 == 0)
-			codes = p++;
-		if (!(p = put_arg(p, d, i, &code)))
+	for (unsigned i = 0; i < d->count; i += 2) {
+		unsigned low, high = 0;
+		uint8_t *code = p++;
+		if (!(p = put_arg(p, d, i, &low)))
 			return NULL;
-		*codes = (uint8_t)(i % 2 ? low | code << 4 : code);
-		low = code;
+		if (i + 1 < d->count && !(p = put_arg(p, d, i + 1, &high)))
+			return NULL;
+		*code = (uint8_t)(low | high << 4);
 	}
 	return p;
 }
@@ -211,7 +214,7 @@ static uint8_t *put_inline_site(uint8_t *p, const struct dc_site *site, unsigned
 	return p + n;
 }
 
-static inline uint8_t *put_body(uint8_t *p, struct draft *d)
+DC_ALWAYS_INLINE_ uint8_t *put_body(uint8_t *p, struct draft *d)
 {
 	memcpy(p, &d->id, 2);
 	p += 2;
@@ -221,7 +224,7 @@ static inline uint8_t *put_body(uint8_t *p, struct draft *d)
 }
 
 /* Tag and delta, behind a full time where the delta is negative or needs more than four bytes. */
-static inline uint8_t *put_head(struct dc_thread_ *t, unsigned kind, uint64_t now)
+DC_ALWAYS_INLINE_ uint8_t *put_head(struct dc_thread_ *t, unsigned kind, uint64_t now)
 {
 	struct dc_when_ w;
 	uint8_t *p = t->at;
@@ -254,21 +257,26 @@ static DC_NOINLINE bool next_chunk(struct dc_thread_ *t)
 	return !err;
 }
 
-/* false: too little is left of the chunk, whatever its strings are. */
-static inline bool has_room(const struct dc_thread_ *t, struct draft *d)
+/* What an event needs besides its strings is in the slack behind `limit`. false: its site's name has no room. */
+DC_ALWAYS_INLINE_ bool has_room(const struct dc_thread_ *t, struct draft *d)
 {
-	unsigned fixed = FIXED + FIXED_ARG * d->count + (d->id == DC_SITE_INLINE ? FIXED_INLINE : 0);
-	unsigned free_bytes = (unsigned)(t->limit + DC_CHUNK_SLACK - t->at);
-	d->cuts = free_bytes >= fixed + DC_STRINGS_PER_EVENT_BYTES;
-	d->left = d->cuts ? DC_STRINGS_PER_EVENT_BYTES : free_bytes - fixed;
-	return DC_LIKELY_(free_bytes >= fixed);
+	unsigned room = (unsigned)(t->limit - t->at);
+	if (DC_UNLIKELY_(d->id == DC_SITE_INLINE)) {
+		if (room < FIXED_INLINE)
+			return false;
+		room -= FIXED_INLINE;
+	}
+	d->cuts = room >= DC_STRINGS_PER_EVENT_BYTES;
+	d->left = d->cuts ? DC_STRINGS_PER_EVENT_BYTES : room;
+	return true;
 }
+static_assert(FIXED + DC_ARG_MAX * FIXED_ARG <= DC_CHUNK_SLACK, "room for any event without strings");
 static_assert(DC_CHUNK_BYTES_MIN / 4 * 3 - sizeof(struct dc_chunk_header) >
-		      FIXED + FIXED_INLINE + DC_ARG_MAX * FIXED_ARG + DC_STRINGS_PER_EVENT_BYTES + DC_CHUNK_SLACK,
+		      FIXED_INLINE + DC_STRINGS_PER_EVENT_BYTES + DC_CHUNK_SLACK,
 	      "a fresh chunk has room for any event");
 
 /* All of the event but its commit. Return: its end; NULL: not now, counted. */
-static DC_NOINLINE uint8_t *put_event(struct dc_thread_ *t, struct draft *d, unsigned kind)
+DC_ALWAYS_INLINE_ uint8_t *put_event_here(struct dc_thread_ *t, struct draft *d, unsigned kind)
 {
 	for (;;) {
 		const uint64_t last = t->last;
@@ -282,6 +290,11 @@ static DC_NOINLINE uint8_t *put_event(struct dc_thread_ *t, struct draft *d, uns
 		if (!next_chunk(t))
 			return NULL;
 	}
+}
+
+static DC_NOINLINE uint8_t *put_event(struct dc_thread_ *t, struct draft *d, unsigned kind)
+{
+	return put_event_here(t, d, kind);
 }
 
 static uint64_t opened(struct dc_thread_ *t, const struct draft *d, const uint8_t *p)
@@ -298,13 +311,11 @@ static uint64_t opened(struct dc_thread_ *t, const struct draft *d, const uint8_
 
 static inline uint64_t begin_general(struct dc_site *site, const uint64_t *args, unsigned count)
 {
-	struct draft d;
+	const uint32_t id = admitted(site);
+	struct draft d = { .site = site, .args = args, .count = count, .id = (uint16_t)id };
 	struct dc_thread_ *t;
 	uint8_t *p;
-	d.site = site;
-	d.args = args;
-	d.count = count;
-	if (!admitted(site, &d.id) || !(t = dc_enter()) || !(p = put_event(t, &d, DC_KIND_BEGIN)))
+	if (id == NOT_ADMITTED || !(t = dc_enter()) || !(p = put_event(t, &d, DC_KIND_BEGIN)))
 		return 0;
 	uint64_t token = opened(t, &d, p);
 	commit(t, p);
@@ -335,15 +346,16 @@ uint64_t dc_beginv(struct dc_site *site, const uint64_t *args)
 	return begin_general(site, args, site->arg_count);
 }
 
-static inline void event_general(struct dc_site *site, const uint64_t *args, unsigned count)
+/* For one or two arguments in the caller, so that most logs know how many there are: a third less instructions. */
+DC_ALWAYS_INLINE_ void event_general(struct dc_site *site, const uint64_t *args, unsigned count, bool here)
 {
-	struct draft d;
+	const uint32_t id = admitted(site);
+	struct draft d = { .site = site, .args = args, .count = count, .id = (uint16_t)id };
 	struct dc_thread_ *t;
 	uint8_t *p;
-	d.site = site;
-	d.args = args;
-	d.count = count;
-	if (!admitted(site, &d.id) || !(t = dc_enter()) || !(p = put_event(t, &d, site->kind)))
+	if (id == NOT_ADMITTED || !(t = dc_enter()))
+		return;
+	if (!(p = here ? put_event_here(t, &d, site->kind) : put_event(t, &d, site->kind)))
 		return;
 	__atomic_store_n(&t->line->last_units, t->last, __ATOMIC_RELAXED); /* a hint */
 	commit(t, p);
@@ -351,22 +363,23 @@ static inline void event_general(struct dc_site *site, const uint64_t *args, uns
 
 void dc_eventv(struct dc_site *site, const uint64_t *args)
 {
-	event_general(site, args, site->arg_count);
+	event_general(site, args, site->arg_count, false);
 }
+
 DC_NOINLINE static void event0_slow(struct dc_site *site)
 {
-	event_general(site, NULL, 0);
+	event_general(site, NULL, 0, false);
 }
 
 DC_NOINLINE static void event1_slow(struct dc_site *site, uint64_t a)
 {
-	event_general(site, &a, 1);
+	event_general(site, &a, 1, true);
 }
 
 DC_NOINLINE static void event2_slow(struct dc_site *site, uint64_t a, uint64_t b)
 {
 	const uint64_t args[2] = { a, b };
-	event_general(site, args, 2);
+	event_general(site, args, 2, true);
 }
 
 /* ---- events of numbers ---- */

@@ -7,9 +7,9 @@
  * Bars: pair ≤ 1.6 × floor out of line, ≤ 1.5 inline; log ≤ 2.5; disabled ≤ 0.4 ns; start ≤ 100 µs; ≤ 5 bytes an event
  * in the tight loop, ≤ 6 at 1 µs gaps; ≤ 64 bytes of text a span; DC_STACK ≤ 30 ns + 3 ns a frame.
  *
- * Like the library it is assembled with -mbranches-within-32B-boundaries, where there is that. What is compiled into a
- * caller, the check of a disabled site and the inline form, costs some tenths of a nanosecond more without it on Intel's
- * CPUs before 2020, if a jump happens to lie there.
+ * The inline form is assembled as the library is, with -mbranches-within-32B-boundaries where there is that: in a program
+ * without it costs 7 % more on Intel's CPUs before 2020 (1.56 instead of 1.45 × floor). The check of a disabled site is
+ * measured as programs have it.
  */
 #include <fcntl.h>
 #include <math.h>
