@@ -30,6 +30,7 @@ struct lane {
 
 struct dc_live {
 	double units_per_s;
+	int64_t sampled_ns; /* as of the sites */
 	struct dc_rate rate;
 	struct site *sites[DC_LIVE_SITES_MAX + 1]; /* the last one: all that are beyond the bound */
 	uint32_t count;
@@ -48,6 +49,7 @@ struct dc_live *dc_live_new(double units_per_s, uint32_t *sites)
 		return NULL;
 	l->units_per_s = units_per_s;
 	l->all = sites;
+	l->sampled_ns = INT64_MIN;
 	dc_rate_init(&l->rate, DC_LIVE_OVER_NS);
 	return l;
 }
@@ -243,7 +245,7 @@ void dc_live_event(struct dc_live *l, const struct dc_event *e, double weight, i
 	if (!s)
 		return;
 	if (weight > 1)
-		s->sampled_ns = now_ns;
+		s->sampled_ns = l->sampled_ns = now_ns;
 	if (e->kind == DC_KIND_END)
 		add_span(l, s, e, weight, now_ns);
 	else if (e->kind != DC_KIND_BEGIN && e->kind != DC_KIND_OPEN && e->kind != DC_KIND_STACK)
@@ -279,6 +281,11 @@ void dc_live_row(struct dc_live *l, uint32_t index, int64_t now_ns, struct dc_li
 	ret_row->p999_ns = dc_histogram_percentile(s->lasted, 99.9, now_ns);
 	if (dc_histogram_count(s->lasted, now_ns) > 0)
 		ret_row->max_ns = dc_histogram_max(s->lasted, now_ns);
+}
+
+bool dc_live_sampled(const struct dc_live *l, int64_t now_ns)
+{
+	return l->sampled_ns > now_ns - DC_LIVE_OVER_NS;
 }
 
 double dc_live_per_s(struct dc_live *l, int64_t now_ns)

@@ -43,5 +43,7 @@ void dc_live_event(struct dc_live *l, const struct dc_event *event, double weigh
 /* Sites seen so far, and one of them as it is now. */
 uint32_t dc_live_count(const struct dc_live *l);
 void dc_live_row(struct dc_live *l, uint32_t index, int64_t now_ns, struct dc_live_row *ret_row);
+/* Whether anything of the last ten seconds stands for more than itself. */
+bool dc_live_sampled(const struct dc_live *l, int64_t now_ns);
 /* Events of all sites, per second; ends of spans are not counted. */
 double dc_live_per_s(struct dc_live *l, int64_t now_ns);

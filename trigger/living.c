@@ -16,7 +16,7 @@
 /* One image of a process. */
 struct living {
 	struct dc_ring *ring;
-	struct dc_tail *tail;
+	struct dc_tail *tail; /* NULL: rules follow it already, and pass on what they hear */
 	struct dc_live *live;
 	bool there; /* the roster has it still */
 	bool failed; /* cannot be followed: not tried again */
@@ -98,9 +98,27 @@ static struct living *item_new(struct dc_living *l, struct dc_ring *ring)
 
 	*item = (struct living){.ring = dc_ring_ref(ring)};
 	item->live = units > 0 ? dc_live_new(units, &l->sites) : NULL;
-	item->failed = !item->live || dc_tail_new(ring, &item->tail) < 0;
+	item->failed = !item->live;
 	l->count++;
 	return item;
+}
+
+/* One tail of a ring is enough. */
+static void follow(struct living *i, const struct dc_entry *e)
+{
+	if (dc_ruling_follows(e)) {
+		dc_tail_free(i->tail);
+		i->tail = NULL;
+	} else if (!i->tail && !i->failed) {
+		i->failed = dc_tail_new(i->ring, &i->tail) < 0;
+	}
+}
+
+struct dc_live *dc_living_of(const struct dc_watcher *w, const struct dc_entry *e, uint32_t hint)
+{
+	struct living *i = w->living ? item_of(w->living, e->ring, hint) : NULL;
+
+	return i ? i->live : NULL;
 }
 
 static void sweep(struct dc_living *l)
@@ -128,8 +146,10 @@ static void find_all(struct dc_watcher *w, struct dc_living *l)
 			continue;
 		if (!item && l->count < DC_ROSTER_MAX)
 			item = item_new(l, e->ring);
-		if (item)
+		if (item) {
 			item->there = true;
+			follow(item, e);
+		}
 	}
 	sweep(l);
 }
@@ -149,10 +169,10 @@ void dc_living_look(struct dc_watcher *w, int64_t now_ns)
 	find_all(w, l);
 	for (uint32_t i = 0; i < l->count; i++) {
 		struct looking looking = {.live = l->items[i].live, .now_ns = now_ns};
-		const uint64_t before = l->items[i].failed ? 0 : dc_tail_totals(l->items[i].tail)->cpu_ns;
+		const uint64_t before = l->items[i].tail ? dc_tail_totals(l->items[i].tail)->cpu_ns : 0;
 		const int64_t share = budget / (int64_t)(l->count - i);
 
-		if (l->items[i].failed)
+		if (!l->items[i].tail)
 			continue;
 		dc_tail_look(l->items[i].tail, share > BUDGET_LEAST_NS ? share : BUDGET_LEAST_NS, &handler, &looking);
 		budget -= (int64_t)(dc_tail_totals(l->items[i].tail)->cpu_ns - before);
@@ -199,7 +219,7 @@ static void process_row(const struct living *i, int64_t now_ns, struct dc_contro
 	row->window_ns = usage.window_ns;
 	row->wanted_window_ns = usage.wanted_window_ns;
 	row->dropped = usage.dropped;
-	row->flags = dc_tail_totals(i->tail)->sampled ? DC_CONTROL_LIVE_SAMPLED : 0;
+	row->flags = dc_live_sampled(i->live, now_ns) ? DC_CONTROL_LIVE_SAMPLED : 0;
 }
 
 static void site_row(const struct living *i, uint32_t index, int64_t now_ns, struct dc_control_live *row)

@@ -6,9 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "trigger/live.h"
 #include "trigger/ruling_inside.h"
 
 #define TAILS_NS (SECOND_NS / 400) /* of a look at all rings: 1 % of a core at four looks a second */
+#define TAIL_LEAST_NS (SECOND_NS / 50000) /* of one ring, whatever the others took: none is left out for good */
 #define TAIL_AT_ONCE_NS (SECOND_NS / 5000) /* of one ring, before what its guest says is judged */
 #define TAIL_AGAIN_NS (SECOND_NS / 1000)
 #define VITALS_NS SECOND_NS
@@ -225,6 +227,7 @@ static void keep_lane(struct ruled *r, const struct dc_ring_lane *entry)
 
 struct looking {
 	struct ruled *r;
+	struct dc_live *live; /* NULL: nobody asks for it */
 	uint64_t now_units;
 	int64_t now_ns;
 };
@@ -237,6 +240,8 @@ static void on_lane(void *arg, uint32_t index, const struct dc_ring_lane *entry)
 	keep_lane(r, entry);
 	dc_evaluate_lane(r->w->ruling->evaluate, r->subject, index, entry, entry->depth ? site_name(r, entry->open_site) : "",
 			 l->now_units, l->now_ns);
+	if (l->live)
+		dc_live_lane(l->live, index, entry);
 }
 
 static void on_event(void *arg, const struct dc_event *event, double weight)
@@ -246,13 +251,16 @@ static void on_event(void *arg, const struct dc_event *event, double weight)
 	l->r->event_units = event->units;
 	dc_evaluate_event(l->r->w->ruling->evaluate, l->r->subject, event, weight, l->now_ns);
 	l->r->event_units = 0;
+	if (l->live)
+		dc_live_event(l->live, event, weight, l->now_ns);
 }
 
-static void look_at_tail(struct ruled *r, int64_t budget_ns, uint64_t now_units, int64_t now_ns)
+static void look_at_tail(struct ruled *r, int64_t budget_ns, uint64_t now_units, int64_t now_ns, uint32_t place)
 {
 	static const struct dc_tail_handler handler = {.lane = on_lane, .event = on_event};
 	const uint64_t before = dc_tail_totals(r->tail)->events;
-	struct looking looking = {.r = r, .now_units = now_units, .now_ns = now_ns};
+	struct looking looking = {
+		.r = r, .live = dc_living_of(r->w, r->e, place), .now_units = now_units, .now_ns = now_ns};
 
 	r->tailed_ns = now_ns;
 	r->lane_count = 0;
@@ -262,7 +270,12 @@ static void look_at_tail(struct ruled *r, int64_t budget_ns, uint64_t now_units,
 
 static void look_at_once(struct ruled *r, int64_t budget_ns)
 {
-	look_at_tail(r, budget_ns, dc_ring_now(r->e->ring), dc_watcher_now_ns());
+	look_at_tail(r, budget_ns, dc_ring_now(r->e->ring), dc_watcher_now_ns(), 0);
+}
+
+bool dc_ruling_follows(const struct dc_entry *e)
+{
+	return e->ruled && e->ruled->tail;
 }
 
 /* --- what guests compare with --- */
@@ -360,7 +373,7 @@ static uint64_t units_now(const struct dc_ring *ring, uint64_t ticks[static CLOC
 /* Who has little to tell leaves its share to those after it. */
 static void look_at_tails(struct dc_watcher *w, int64_t now_ns)
 {
-	const int64_t until_ns = now_ns + TAILS_NS;
+	const int64_t until_ns = dc_watcher_now_ns() + TAILS_NS; /* what was done since @now_ns is none of theirs */
 	uint64_t ticks[CLOCKS] = {0};
 	uint32_t left = 0;
 
@@ -377,7 +390,7 @@ static void look_at_tails(struct dc_watcher *w, int64_t now_ns)
 		}
 		budget_ns = (until_ns - dc_watcher_now_ns()) / (left ? left-- : 1);
 		e->ruled->skipped = false;
-		look_at_tail(e->ruled, budget_ns > 0 ? budget_ns : 0, units_now(e->ring, ticks), now_ns);
+		look_at_tail(e->ruled, budget_ns > TAIL_LEAST_NS ? budget_ns : TAIL_LEAST_NS, units_now(e->ring, ticks), now_ns, i);
 		push_thresholds(e->ruled);
 	}
 }

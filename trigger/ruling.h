@@ -28,6 +28,8 @@ void dc_ruling_close(struct dc_watcher *w);
 
 void dc_ruling_found(struct dc_watcher *w, struct dc_entry *e, int64_t now_ns);
 void dc_ruling_look(struct dc_watcher *w, int64_t now_ns);
+/* Whether it has a tail; what that brings is told to live statistics, too. */
+bool dc_ruling_follows(const struct dc_entry *e);
 /* Return: false: no rule cares for this span. */
 bool dc_ruling_span_over(struct dc_watcher *w, struct dc_entry *e, const struct dc_ring_trigger *t);
 void dc_ruling_exec(struct dc_watcher *w, struct dc_entry *e);

@@ -145,8 +145,8 @@ void dc_watcher_on_request(void *arg, uint64_t client, const struct ucred *peer,
 void dc_watcher_take_reports(struct dc_watcher *w);
 
 /*
- * Live statistics (live.h) of all rings, by tails of their own: from a request on until DC_CONTROL_LIVE_NS after the last
- * one. A row is of a process (site is empty) or of one of its sites.
+ * Live statistics (live.h) of all rings, by tails of their own where rules have none: from a request on until
+ * DC_CONTROL_LIVE_NS after the last one. A row is of a process (site is empty) or of one of its sites.
  */
 void dc_living_serve(struct dc_watcher *w, uint64_t client, const struct ucred *peer, const struct dc_control_request *q);
 void dc_living_asked(struct dc_watcher *w, int64_t for_ns); /* without a reply */
@@ -154,6 +154,8 @@ void dc_living_look(struct dc_watcher *w, int64_t now_ns);
 /* @want: NULL or which processes. Return: how many rows there are; those from @first on go to @each, at most @most. */
 uint32_t dc_living_rows(struct dc_watcher *w, bool (*want)(void *arg, const struct dc_entry *e), void *arg, uint32_t first,
 			uint32_t most, void (*each)(void *arg, const struct dc_control_live *row), void *each_arg);
+/* Of @e, the @hint-th of the roster, for who has a tail of it; NULL: nobody asks. */
+struct dc_live *dc_living_of(const struct dc_watcher *w, const struct dc_entry *e, uint32_t hint);
 void dc_living_free(struct dc_living *l);
 
 /* Listens at config.metrics, if any. Return: 0, -errno and @ret_why. */
