@@ -273,6 +273,7 @@ static void act(struct dc_watcher *w, const struct dc_rule_firing *f, struct sel
 
 	if (!cause || !allowed(w, f, ring->uid, &firing.suppressed))
 		return;
+	w->ruling->acted++;
 	select_scope(w, rule, of->e, s);
 	make_cause(w, f, s, cause);
 	make_text(rule, cause, text, sizeof(text));
@@ -282,6 +283,9 @@ static void act(struct dc_watcher *w, const struct dc_rule_firing *f, struct sel
 		dc_watcher_say(w, "rule '%s': %s[%u]: %s", rule->name, ring->header.name, firing.pid, text + strlen(rule->name) + 2);
 	if (rule->run[0])
 		run_for(w, f, &firing);
+	if (rule->sample_hz) /* what threads inherited keeps its period, and samples taken at two rates could not be told apart */
+		dc_watcher_say(w, "rule '%s': stacks go on being sampled at %u Hz; give --sample to have more", rule->name,
+			       w->config.sample_hz);
 }
 
 void dc_act(void *arg, const struct dc_rule_firing *firing)

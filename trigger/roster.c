@@ -16,6 +16,7 @@
 
 #define UNREADY_MAX 64u
 #define UNREADY_LOOKS 250u /* of DC_ROSTER_UNREADY_MS: a ring that takes longer than 5 s was never finished */
+#define STORM_ACK_NS INT64_C(200000000) /* less than a quarter of a second: the next look of the timer does it */
 #define UNLINKED_KEEP_NS INT64_C(10000000000)
 #define LOCK_LOOKS 4u /* with a pidfd the lock is asked for once a second only: it shows nothing but exec */
 
@@ -317,7 +318,17 @@ static void handle_triggers(struct dc_roster *r, struct dc_entry *e, uint64_t up
 		if (result == 0)
 			r->handler.trigger(r->arg, e, &t);
 	}
+	e->unacked = true;
+}
+
+/* Whoever is acknowledged rings again, which costs it some system calls; in a storm once a look is enough. */
+static void acknowledge(struct dc_entry *e, int64_t now_ns)
+{
+	if (!e->unacked || (e->storm && now_ns - e->acked_ns < STORM_ACK_NS))
+		return;
 	dc_ring_ack(e->ring, e->trigger_seq);
+	e->unacked = e->storm = false;
+	e->acked_ns = now_ns;
 }
 
 static void look(struct dc_roster *r, struct dc_entry *e, bool ask_lock, int64_t now_ns)
@@ -335,6 +346,7 @@ static void look(struct dc_roster *r, struct dc_entry *e, bool ask_lock, int64_t
 		e->modules = l.modules_used;
 		if (l.trigger_seq > e->trigger_seq)
 			handle_triggers(r, e, l.trigger_seq);
+		acknowledge(e, now_ns);
 	}
 	if (!gone)
 		return;

@@ -22,6 +22,9 @@ struct dc_entry {
 	struct dc_ring *ring;
 	uint64_t trigger_seq; /* handled up to here */
 	uint64_t stuck_seq;   /* a slot seen half written at the look before */
+	bool unacked;         /* not all of these were acknowledged: it does not ring for the next one */
+	bool storm;           /* nothing followed from the last one, so that need not be done at once */
+	int64_t acked_ns;
 	uint32_t modules;     /* its guest knew at the look before */
 	bool descendant;      /* bare, and only watched because a process that is watched made it */
 	bool superseded;      /* bare, and the process has a ring now */

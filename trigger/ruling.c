@@ -429,6 +429,7 @@ void dc_ruling_look(struct dc_watcher *w, int64_t now_ns)
 bool dc_ruling_span_over(struct dc_watcher *w, struct dc_entry *e, const struct dc_ring_trigger *t)
 {
 	const int64_t now_ns = dc_watcher_now_ns();
+	const uint64_t acted = w->ruling ? w->ruling->acted : 0;
 	struct ruled *r = e->ruled;
 	char name[sizeof(t->text) + 1];
 
@@ -438,6 +439,7 @@ bool dc_ruling_span_over(struct dc_watcher *w, struct dc_entry *e, const struct 
 		look_at_once(r, TAIL_AT_ONCE_NS);
 	snprintf(name, sizeof(name), "%.*s", (int)sizeof(t->text), t->text);
 	dc_evaluate_span_over(w->ruling->evaluate, r->subject, t->site, name, t->value, t->tid, t->tick, now_ns);
+	e->storm = acted == w->ruling->acted;
 	return true;
 }
 

@@ -51,7 +51,7 @@ struct dc_ruling {
 	int64_t vitals_due_ns;
 	struct dc_budget *budget;
 	struct dc_commands *commands;
-	uint64_t refused_commands;
+	uint64_t acted; /* so often something followed from a rule */
 };
 
 /* The evaluator's word. */
