@@ -105,8 +105,10 @@ static void say_named(struct sentence *s, const char *what, const struct dc_rule
 
 	if (strncmp(n->name, "!(", 2) == 0 && strcspn(n->name, ")") + 1 == length) { /* what fnmatch(3) leaves out */
 		say(s, "%s but for", what);
-		for (const char *at = n->name + 2; *at; at += strcspn(at, "|)") + 1)
-			say(s, "%s '%.*s'", at > n->name + 2 ? "," : "", (int)strcspn(at, "|)"), at);
+		for (size_t at = 2, bytes; at < length; at += bytes + 1) {
+			bytes = strcspn(&n->name[at], "|)");
+			say(s, "%s '%.*s'", at > 2 ? "," : "", (int)bytes, &n->name[at]);
+		}
 	} else if (strcmp(n->name, "*") == 0) {
 		say(s, "%s", what);
 	} else {
