@@ -5,7 +5,7 @@
 packages_build=(build-essential meson ninja-build pkg-config liburing-dev libzstd-dev libxxhash-dev
 	libdw-dev liblzma-dev libiberty-dev libinih-dev libcmocka-dev)
 packages_demo=(wrk)
-packages_test=(dwz elfutils gdb jq mandoc redis-tools spin strace wrk)
+packages_test=(dwz elfutils gdb jq libunwind-dev mandoc redis-tools spin strace wrk)
 packages_all=(clang libclang-rt-dev llvm musl-tools gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user)
 packages_long=(debuginfod linux-perf lttng-tools liblttng-ust-dev redis-server redis-tools wrk)
 

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static struct dc_module *module_of(struct scene *s, const char *path, uint32_t i)
@@ -81,6 +82,23 @@ void regs_of(const ucontext_t *uc, uint64_t *ret_regs)
 	ret_regs[DC_REG_SP] = uc->uc_mcontext.sp;
 	ret_regs[DC_REG_PC] = uc->uc_mcontext.pc;
 #endif
+}
+
+uint32_t functions_of(const struct dc_module *m, uint64_t **ret_begins)
+{
+	const uint8_t *header = m->eh_frame_hdr ? dc_module_at(m, m->eh_frame_hdr, 12) : NULL;
+	uint32_t count = 0;
+	int32_t entry[2]; /* both from the header: where code begins, its description */
+
+	if (header)
+		memcpy(&count, header + 8, sizeof count);
+	const uint8_t *table = count ? dc_module_at(m, m->eh_frame_hdr + 12, count * sizeof entry) : NULL;
+	*ret_begins = table ? calloc(count, sizeof **ret_begins) : NULL;
+	for (uint32_t i = 0; *ret_begins && i < count; i++) {
+		memcpy(entry, table + i * sizeof entry, sizeof entry);
+		(*ret_begins)[i] = m->eh_frame_hdr + (uint64_t)(int64_t)entry[0];
+	}
+	return *ret_begins ? count : 0;
 }
 
 #if defined(__x86_64__)

@@ -28,6 +28,9 @@ const char *scene_name(const struct scene *s, uint64_t address);
 /* Registers in the order of ipc/registers.h. */
 void regs_of(const ucontext_t *uc, uint64_t *ret_regs);
 
+/* Virtual addresses where descriptions begin, by the search table of @m; caller frees. Return: how many, 0: no such table. */
+uint32_t functions_of(const struct dc_module *m, uint64_t **ret_begins);
+
 /*
  * An ELF file of our own making, MADE_BYTES of memory: code of 256 bytes at MADE_CODE, and a frame description of it with
  * @rules. The return address lies below the CFA, which is the stack pointer plus 8, if @rules do not say other things.
