@@ -7,6 +7,9 @@
  *   cold_us     a sample of the first 500 of a process: each place's description is read
  *   warm_us     a sample of 50,000: every place is known
  *   to_root     share of them that was unwound to the outermost frame; `--lost` prints the others
+ *
+ * And what reading one place's description costs, beside libunwind asked for the same rows (unwind_peer.h), in turns over
+ * the functions of that module of the process which has the most.
  */
 #include <elf.h>
 #include <errno.h>
@@ -16,13 +19,16 @@
 #include <sys/user.h>
 #include <sys/wait.h>
 
+#include "persist/stacks/rules.h"
 #include "tests/bench.h"
+#include "tests/unwind_peer.h"
 #include "tests/unwinding.h"
 
 #define SAMPLES 500u
 #define UNWOUND 50000u
 #define STACK_BYTES 16384u
 #define ROUNDS 5
+#define PLACES_MAX 4000u
 
 struct taken {
 	uint64_t regs[DC_REGS];
@@ -158,6 +164,77 @@ static void print_lost(const struct scene *scene)
 	}
 }
 
+/* --- places, beside libunwind --- */
+
+/* In the middle of as many functions of the module that has the most. */
+static const struct dc_module *places_find(const struct scene *scene, uint64_t *ret_places, uint32_t *ret_count)
+{
+	const struct dc_module *found = NULL;
+	uint32_t most = 0;
+
+	for (uint32_t i = 0; i < scene->count; i++) {
+		CLEANUP(free) uint64_t *begins = NULL;
+		uint32_t count = scene->modules[i] ? functions_of(scene->modules[i], &begins) : 0;
+		if (count <= most)
+			continue;
+		found = scene->modules[i];
+		most = count;
+		*ret_count = count - 1 < PLACES_MAX ? count - 1 : PLACES_MAX;
+		for (uint32_t k = 0; k < *ret_count; k++) {
+			uint64_t at = (uint64_t)k * (count - 1) / *ret_count;
+			ret_places[k] = begins[at] + (begins[at + 1] - begins[at]) / 2;
+		}
+	}
+	return found;
+}
+
+/* @peer: NULL: by ours. */
+static double places_us(struct peer *peer, const struct dc_place *place, const uint64_t *places, uint32_t count)
+{
+	double start = cpu_ns();
+	struct dc_row row;
+
+	for (uint32_t i = 0; i < count; i++) {
+		if (peer)
+			peer_row(peer, place, places[i], &row);
+		else
+			dc_rules_row(place, places[i], &row);
+		__asm__ volatile("" : : "r"(&row) : "memory");
+	}
+	return (cpu_ns() - start) / 1000 / count;
+}
+
+static void places_report(struct bench_report *report, const struct scene *scene)
+{
+	static uint64_t places[PLACES_MAX];
+	CLEANUP(peer) struct peer *peer = NULL;
+	struct dc_fde_index index;
+	struct dc_place place = {.end = UINT64_MAX, .index = &index};
+	double ours[ROUNDS], theirs[ROUNDS], ratios[ROUNDS];
+	uint32_t count = 0;
+
+	place.module = places_find(scene, places, &count);
+	must(count > 0, "a module with a search table");
+	dc_fde_index_init(&index, place.module);
+	int r = peer_new(&peer);
+	must(r == 0 || r == -ENOSYS, "libunwind");
+	places_us(NULL, &place, places, count); /* brings the file into memory */
+	for (int i = 0; i < ROUNDS; i++) {
+		ours[i] = places_us(NULL, &place, places, count);
+		theirs[i] = peer ? places_us(peer, &place, places, count) : 0;
+		ratios[i] = theirs[i] / ours[i];
+	}
+	dc_fde_index_fini(&index);
+	bench_figure(report, "place_us", bench_quantile(ours, ROUNDS, 0.5), "us", "a place's description");
+	if (peer) {
+		bench_figure(report, "peer_place_us", bench_quantile(theirs, ROUNDS, 0.5), "us",
+			     "the same by libunwind, asked twice");
+		bench_figure(report, "place_ratio", bench_quantile(ratios, ROUNDS, 0.5), "x", "as long by libunwind");
+	} else {
+		bench_text(report, "peer", "skipped: built without libunwind (package libunwind-dev)");
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct bench_report report;
@@ -188,7 +265,6 @@ int main(int argc, char **argv)
 	}
 	if (lost)
 		print_lost(&scene);
-	scene_close(&scene);
 	if (ours)
 		kill(ours, SIGKILL);
 	bench_figure(&report, "cold_us", bench_quantile(cold, ROUNDS, 0.5), "us",
@@ -198,6 +274,8 @@ int main(int argc, char **argv)
 	bench_figure(&report, "to_root", (double)result.to_root / UNWOUND, "",
 		     "share that reached the outermost frame");
 	bench_figure(&report, "stack_used", result.used, "bytes", "the most that one of them needed");
+	places_report(&report, &scene);
+	scene_close(&scene);
 	bench_end(&report);
 	return 0;
 }
