@@ -126,11 +126,13 @@ one() {
 	order "$name" "$dir" "$(cat "$dir/port")" "$(cat "$dir/server.pid")"
 	if await "$patience_s" captured "$dir"; then
 		began=$(($(date +%s%3N) - began))
-		end_server "$dir"
+		sleep 1
 		file=$(compgen -G "$dir/out/*.dcap" | head -n 1)
 		rule=$("$dashcam" info --json "$file" | sed -n 's/.*"rule": *"\([^"]*\)".*/\1/p' | head -n 1)
 		if grep -qE "$pattern" <<<"$rule"; then mark=+; else mark=-; fi
-		say "$mark $name ($what): after $began ms by '$rule': $("$dashcam" why "$file" | sed -n 1,2p | tr '\n' ' ')" >"$dir/result"
+		what="$what: after $began ms by '$rule': $("$dashcam" why "$file" | sed -n 2,3p | tr '\n' ' ' | tr -s ' ')"
+		end_server "$dir" # only now: its death is an incident too
+		say "$mark $name: $what" >"$dir/result"
 	else
 		say "- $name ($what): not noticed in $patience_s s" >"$dir/result"
 		end_server "$dir"
