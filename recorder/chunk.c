@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * From a full chunk to the next: claim one, write its header, copy the begins of the spans still open to its head, seal
- * the old one. A thread killed in between leaves two owned chunks, both readable; it never leaves a hole.
+ * From a full chunk to the next: claim one, write its header, copy the begins of the spans still open to its head, record
+ * the event, seal the old one. A thread killed in between leaves two owned chunks, both readable; it never leaves a hole.
+ *
+ * THE OLD ONE IS SEALED LAST. Were it sealed before the new one has an event, a thread that is stopped just there would have
+ * nothing of its own that others may not take, and under load is stopped there often: its newest events would be gone while
+ * older ones are still there. So the new chunk begins with a limit that lets one event through; the next one comes here,
+ * seals, and goes on with the whole chunk.
  *
  * Copies keep a hung request's arguments alive however often the ring turns over: the outermost 8 and innermost 24 open
  * spans, as long as they take no more than a quarter of the chunk. A span whose arguments do not fit keeps its name and
@@ -85,12 +90,31 @@ static void copy_opens(struct dc_recorder *r, struct copies *c)
 	}
 }
 
-static void seal(struct dc_recorder *r, struct dc_thread *t)
+static uint8_t *whole_limit(const struct dc_recorder *r, const struct dc_thread *t)
 {
-	struct dc_chunk_entry *e = &r->entries[t->chunk];
-	__atomic_store_n(&e->sealed, (uint32_t)(t->fast.last >> DC_COARSE_SHIFT), __ATOMIC_RELAXED);
+	return t->fast.chunk + r->chunk_bytes - DC_CHUNK_SLACK;
+}
+
+/* Forgotten first: a thread cancelled in here must not seal what is somebody else's by then. */
+void dc_chunk_seal_before(struct dc_recorder *r, struct dc_thread *t)
+{
+	struct dc_chunk_entry *e = &r->entries[t->before];
+	t->before = NONE;
+	DC_BARRIER_();
+	__atomic_store_n(&e->sealed, t->before_sealed, __ATOMIC_RELAXED); /* before the seal */
+	uint64_t state = __atomic_load_n(&e->state, __ATOMIC_RELAXED); /* our own last store */
 	/* [chunk-seal] release; pairs with the acquire of [chunk-claim]: our last stores come before the next owner's */
-	__atomic_store_n(&e->state, dc_thread_state(&t->fast) & ~DC_CHUNK_OWNED, __ATOMIC_RELEASE);
+	__atomic_store_n(&e->state, state & ~DC_CHUNK_OWNED, __ATOMIC_RELEASE);
+}
+
+bool dc_chunk_widen(struct dc_recorder *r, struct dc_thread *t)
+{
+	bool narrow = t->fast.limit != whole_limit(r, t);
+	/* narrow and without an event: what comes is too long for the one that would be let through */
+	if (t->before != NONE && (!narrow || dc_state_events(dc_thread_state(&t->fast))))
+		dc_chunk_seal_before(r, t);
+	t->fast.limit = whole_limit(r, t);
+	return narrow;
 }
 
 /*
@@ -129,13 +153,13 @@ static void install(struct dc_recorder *r, struct dc_thread *t, uint32_t i, uint
 	};
 	t->switching = 1; /* up to here the old chunk is the lane's, whoever goes on with it */
 	DC_BARRIER_();
-	if (t->chunk != NONE)
-		seal(r, t);
+	t->before = t->chunk;
+	t->before_sealed = (uint32_t)(f->last >> DC_COARSE_SHIFT);
 	t->events = events;
 	t->chunk = i;
 	f->chunk = base;
 	f->at = c.at;
-	f->limit = base + r->chunk_bytes - DC_CHUNK_SLACK;
+	f->limit = t->before != NONE ? c.at + 1 : base + r->chunk_bytes - DC_CHUNK_SLACK;
 	f->last = now;
 	f->state_word = &r->entries[i].state;
 	dc_thread_restate(f, DC_CHUNK_OWNED | (uint64_t)generation << 32 | (uint64_t)(c.at - base));
@@ -149,6 +173,8 @@ static void install(struct dc_recorder *r, struct dc_thread *t, uint32_t i, uint
 int dc_chunk_switch(struct dc_recorder *r, struct dc_thread *t)
 {
 	uint32_t generation;
+	if (t->chunk != NONE && dc_chunk_widen(r, t))
+		return 0;
 	uint64_t now = dc_units(&t->fast);
 	if (DC_UNLIKELY_(!__atomic_load_n(&r->window_units, __ATOMIC_RELAXED)))
 		dc_window_calibrate(r);

@@ -64,6 +64,8 @@ struct dc_thread {
 	struct dc_thread *outer; /* of a nested one: whose */
 	uint32_t lane;
 	uint32_t chunk; /* index of the open chunk, ~0: none */
+	uint32_t before; /* the one filled before it, kept until this one has an event (chunk.c); ~0: none */
+	uint32_t before_sealed; /* coarse time of its last event */
 	uint32_t exit_rounds; /* TSD destructor rounds seen */
 	uint32_t switching; /* between two chunks: who leaves here leaves a lane that nobody can go on with */
 	uint64_t events; /* of the lane before the current chunk */
@@ -165,6 +167,9 @@ uint32_t dc_chunk_claim(struct dc_recorder *r, struct dc_thread *t, uint64_t now
 
 /* chunk.c */
 int dc_chunk_switch(struct dc_recorder *r, struct dc_thread *t); /* 0, -ENOSPC: none to be had, counted */
+/* The whole of a chunk that let just one event through; the one before it is let go once there is that event. Return: it did. */
+bool dc_chunk_widen(struct dc_recorder *r, struct dc_thread *t);
+void dc_chunk_seal_before(struct dc_recorder *r, struct dc_thread *t);
 
 /* thread.c: the slow way into an event */
 struct dc_thread_ *dc_enter_slow(struct dc_thread_ *t, unsigned taken); /* busy, with room; NULL: not now, counted */

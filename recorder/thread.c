@@ -104,7 +104,7 @@ static bool lane_resync(struct dc_thread *t)
 static void lane_fresh(struct dc_recorder *r, struct dc_thread *t, uint32_t lane)
 {
 	t->lane = lane;
-	t->chunk = NONE;
+	t->chunk = t->before = NONE;
 	t->fast.busy = DC_BUSY_;
 	memset(&t->own, 0, offsetof(struct dc_own, claims));
 	t->fast.idle = r->slow_clock ? DC_IDLE_SLOW_ : 0;
@@ -142,6 +142,8 @@ static void chunk_release(struct dc_recorder *r, struct dc_thread *t)
 {
 	struct dc_chunk_entry *e = &r->entries[t->chunk];
 	uint64_t state = __atomic_load_n(&e->state, __ATOMIC_RELAXED); /* our own stores */
+	if (t->before != NONE)
+		dc_chunk_seal_before(r, t);
 	t->events += dc_state_events(state);
 	__atomic_store_n(&e->sealed, (uint32_t)(t->fast.last >> DC_COARSE_SHIFT), __ATOMIC_RELAXED); /* before the seal */
 	/* [chunk-seal] release; pairs with the acquire of [chunk-claim]: our last stores come before the next owner's */
@@ -167,7 +169,10 @@ static bool chunk_stays(const struct dc_recorder *r, const struct dc_thread *t)
 static void lane_leave(struct dc_recorder *r, struct dc_thread *t)
 {
 	struct dc_ring_lane *line = &r->lanes[t->lane];
-	if (t->chunk != NONE && !t->switching && !chunk_stays(r, t))
+	const bool whole = t->chunk != NONE && !t->switching;
+	if (whole)
+		dc_chunk_widen(r, t);
+	if (whole && !chunk_stays(r, t))
 		chunk_release(r, t);
 	t->fast.busy = DC_BUSY_;
 	__atomic_fetch_add(&r->misplaced, t->misplaced, __ATOMIC_RELAXED); /* a count */
