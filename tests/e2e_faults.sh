@@ -16,8 +16,8 @@ build=${DASHCAM_BUILD:-build}
 dashcam=$build/tools/dashcam
 work=$(mktemp -d)
 cgroups=/sys/fs/cgroup
-warm_s=8
-patience_s=12
+warm_s=15
+patience_s=20
 trap 'stop_all; rm -rf "$work"' EXIT
 
 # fault|rules that name it rightly (a pattern)|what it is
@@ -26,8 +26,8 @@ lock-convoy|unusual|readers sleep with a lock
 slow-disk|unusual|300 ms a journal record
 dns-wait|unusual|the resolver does not answer
 thread-leak|thread|a thread a request
-memory-growth|memory|a megabyte a request
-fd-leak|fd|a descriptor a request
+memory-growth|memory|64 KiB a request
+fd-leak|descriptors|a descriptor a request
 busy-loop|open|one request spins
 lost-wakeup|silent|the indexer is not told
 queue-growth|unusual|jobs take 50 ms
@@ -40,8 +40,8 @@ fork-bomb|unusual|a hundred spinning children
 clock-step|silent|an hour ahead
 log-storm|log|two hundred errors a request
 oom-kill|signal|memory limit of its cgroup
-stopped|silent|SIGSTOP
-throttled|unusual|5 % of a CPU by its cgroup
+stopped|stopped|SIGSTOP
+throttled|unusual|1 % of a CPU by its cgroup
 '
 
 say() { printf '%s\n' "$*"; }
@@ -74,8 +74,12 @@ order() {
 		post "$port" memory-growth ;;
 	throttled)
 		group=$(group_make cpu cpu) &&
-			group_set "$group" cpu.max '5000 100000' cpu.cfs_period_us 100000 cpu.cfs_quota_us 5000 &&
+			group_set "$group" cpu.max '4000 400000' cpu.cfs_period_us 400000 cpu.cfs_quota_us 4000 &&
 			echo "$pid" >"$group/cgroup.procs" && echo "$group" >>"$dir/groups" ;;
+	memory-growth)
+		group=$(group_make growth memory) && echo "$pid" >"$group/cgroup.procs" &&
+			group_set "$group" memory.max 192M memory.limit_in_bytes 192M && echo "$group" >>"$dir/groups"
+		post "$port" "$name" ;;
 	*) post "$port" "$name" ;;
 	esac
 }

@@ -343,7 +343,7 @@ static void test_default(void **state)
 
 	(void)state;
 	assert_int_equal(dc_rules_default(&rules), 0);
-	assert_int_equal(rules.count, 7);
+	assert_int_equal(rules.count, 8);
 	assert_string_equal(rules.rules[0].name, "default.exit-signal");
 	for (unsigned i = 0; i < rules.count; i++)
 		assert_true(rules.rules[i].quiet && rules.rules[i].capture && strncmp(rules.rules[i].name, "default.", 8) == 0);

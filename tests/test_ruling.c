@@ -139,7 +139,9 @@ static void test_budget(void **state)
 	assert_int_equal(watching_captures(&t, 2), 2);
 	r = ask_rule();
 	assert_int_equal(r.fired, 2);
-	assert_true(r.suppressed >= 95 && r.suppressed <= 99);
+	/* and of its spans of no length those two that may be preempted for so long */
+	if (r.suppressed < 95 || r.suppressed > 101)
+		fail_msg("%llu were held back, expected 99", (unsigned long long)r.suppressed);
 	assert_int_equal(incident_of(0).suppressed, 0);
 	assert_int_equal(incident_of(1).suppressed, r.suppressed);
 }

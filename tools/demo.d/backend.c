@@ -23,6 +23,7 @@
 #define JOURNAL_BYTES (8 << 20)
 #define JOBS_MAX 65536u
 #define JOB_TURNS 20000u
+#define BATCH_MS 50
 #define NAME_MAX_BYTES 64u
 #define TRIES 3
 #define TRY_MS 1000
@@ -113,6 +114,27 @@ static void index_one(uint32_t what)
 		fault_sleep_ms(50);
 }
 
+/* What came while the batch before was gathered and indexed. Unlocked in between. */
+static void index_batch(struct backend *b)
+{
+	const uint64_t end = b->head;
+
+	while (b->tail < end) {
+		const uint64_t job = b->tail;
+		const uint32_t what = b->jobs[job % JOBS_MAX];
+
+		pthread_mutex_unlock(&b->lock);
+		index_one(what);
+		DC_ASYNC_END("job", job);
+		pthread_mutex_lock(&b->lock);
+		b->tail++;
+	}
+	DC_COUNTER("jobs.waiting", b->head - b->tail);
+	pthread_mutex_unlock(&b->lock);
+	fault_sleep_ms(BATCH_MS);
+	pthread_mutex_lock(&b->lock);
+}
+
 static void *indexer_main(void *arg)
 {
 	struct backend *b = arg;
@@ -120,18 +142,10 @@ static void *indexer_main(void *arg)
 	dc_thread_name("indexer");
 	pthread_mutex_lock(&b->lock);
 	while (!b->stop) {
-		if (b->head == b->tail || fault_is(FAULT_LOST_WAKEUP) || fault_is(FAULT_CLOCK_STEP)) {
+		if (b->head == b->tail || fault_is(FAULT_LOST_WAKEUP) || fault_is(FAULT_CLOCK_STEP))
 			wait_for_jobs(b);
-			continue;
-		}
-		uint64_t job = b->tail;
-		uint32_t what = b->jobs[job % JOBS_MAX];
-		pthread_mutex_unlock(&b->lock);
-		index_one(what);
-		DC_ASYNC_END("job", job);
-		pthread_mutex_lock(&b->lock);
-		b->tail++;
-		DC_COUNTER("jobs.waiting", b->head - b->tail);
+		else
+			index_batch(b);
 	}
 	pthread_mutex_unlock(&b->lock);
 	return NULL;

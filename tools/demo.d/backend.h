@@ -4,7 +4,7 @@
  * to resolve. Only with --journal.
  *
  *     PUT  ── journal.append ──► file
- *          └─ job ──► queue ──► indexer thread ── job.index
+ *          └─ job ──► queue ──► indexer thread, in batches of what came in 50 ms ── job.index
  *     GET /peer/NAME ── peer.resolve ──► UDP on loopback ──► resolver thread
  */
 #pragma once

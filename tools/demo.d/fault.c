@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define TRANSIENT_NS INT64_C(3000000000)
-#define GROWTH_BYTES (1u << 20)
+#define GROWTH_BYTES (64u << 10)
 #define CHILDREN 100u
 
 static const struct {

@@ -15,7 +15,7 @@ enum fault {
 	FAULT_SLOW_DISK, /* the journal takes 300 ms for each record */
 	FAULT_DNS_WAIT, /* the resolver does not answer */
 	FAULT_THREAD_LEAK, /* each request leaves a thread */
-	FAULT_MEMORY_GROWTH, /* each request leaves a megabyte */
+	FAULT_MEMORY_GROWTH, /* each request leaves 64 KiB */
 	FAULT_FD_LEAK, /* each request leaves a descriptor */
 	FAULT_BUSY_LOOP, /* one request spins for ever */
 	FAULT_LOST_WAKEUP, /* the indexer is not told of its jobs */

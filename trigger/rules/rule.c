@@ -88,6 +88,7 @@ static const struct {
 	{"default.descriptors", "fds > 90% of limit", 2, true},
 	{"default.threads", "threads > 90% of limit", 2, true},
 	{"default.memory", "rss > 90% of limit", 2, true},
+	{"default.stopped", "stopped for 3s", 2, true},
 };
 
 static int add_default(struct dc_rules *rules, unsigned i)
