@@ -74,7 +74,7 @@ int backend_append(struct backend *b, const char *key, size_t key_length, const 
 	{
 		DC_SPAN("journal.append", "bytes", (int64_t)bytes);
 		if (fault_is(FAULT_SLOW_DISK))
-			fault_sleep_ms(300);
+			fault_sleep_ms(500);
 		if (pwritev(b->journal_fd, parts, 2, at) != bytes)
 			return errno ? -errno : -ENOSPC;
 	}
@@ -111,7 +111,7 @@ static void index_one(uint32_t what)
 	for (unsigned i = 0; i < JOB_TURNS; i++)
 		index = index * 31 + i;
 	if (fault_is(FAULT_QUEUE_GROWTH))
-		fault_sleep_ms(50);
+		fault_sleep_ms(200);
 }
 
 /* What came while the batch before was gathered and indexed. Unlocked in between. */
@@ -216,7 +216,7 @@ int backend_resolve(struct backend *b, const char *name, size_t length, unsigned
 
 	for (int i = 0; i < 50 && r == -EHOSTUNREACH; i++) {
 		DC_LOG(DC_WARN, "peer refused, try %d", i);
-		fault_sleep_ms(4);
+		fault_sleep_ms(10);
 		r = resolve_once(b, name, length < NAME_MAX_BYTES ? length : NAME_MAX_BYTES, ret_number);
 	}
 	return r;

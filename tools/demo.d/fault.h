@@ -12,18 +12,18 @@
 
 enum fault {
 	FAULT_LOCK_CONVOY, /* who reads a value sleeps with the lock of its shard */
-	FAULT_SLOW_DISK, /* the journal takes 300 ms for each record */
+	FAULT_SLOW_DISK, /* the journal takes 500 ms for each record */
 	FAULT_DNS_WAIT, /* the resolver does not answer */
 	FAULT_THREAD_LEAK, /* each request leaves a thread */
 	FAULT_MEMORY_GROWTH, /* each request leaves 64 KiB */
 	FAULT_FD_LEAK, /* each request leaves a descriptor */
 	FAULT_BUSY_LOOP, /* one request spins for ever */
 	FAULT_LOST_WAKEUP, /* the indexer is not told of its jobs */
-	FAULT_QUEUE_GROWTH, /* the indexer takes a hundred times longer */
+	FAULT_QUEUE_GROWTH, /* the indexer takes 200 ms for each job */
 	FAULT_RETRY_STORM, /* names are refused, and asked for again, and again */
 	FAULT_DEADLOCK, /* two threads, two shards, two orders */
-	FAULT_SLOW_ROUTE, /* GET /stats walks everything, twice */
-	FAULT_GC_PAUSE, /* all shards are locked for 300 ms */
+	FAULT_SLOW_ROUTE, /* GET /stats walks everything, many times */
+	FAULT_GC_PAUSE, /* all shards are locked for 500 ms */
 	FAULT_CRASH, /* one request follows a null pointer */
 	FAULT_FORK_BOMB, /* a hundred children that spin for 3 s */
 	FAULT_CLOCK_STEP, /* the clock the indexer waits by is an hour ahead */

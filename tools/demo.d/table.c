@@ -158,7 +158,7 @@ int table_get(struct table *t, const char *key, size_t key_length, char *value)
 	lock(t, s);
 	const struct entry *e = *find(s, hash, key, key_length);
 	if (fault_is(FAULT_LOCK_CONVOY))
-		fault_sleep_ms(20);
+		fault_sleep_ms(120);
 	if (e) {
 		memcpy(value, e->bytes + e->key_length, e->value_length);
 		r = (int)e->value_length;
@@ -235,7 +235,7 @@ void table_walk(struct table *t)
 {
 	uint32_t sum = 0;
 
-	for (unsigned turn = 0; turn < 8; turn++) {
+	for (unsigned turn = 0; turn < 48; turn++) {
 		for (unsigned i = 0; i < TABLE_SHARDS; i++) {
 			lock(t, &t->shards[i]);
 			sum += walk_shard(&t->shards[i]);
@@ -268,7 +268,7 @@ static void *collect(void *arg)
 	DC_SPAN("collect");
 	for (unsigned i = 0; i < TABLE_SHARDS; i++)
 		lock(t, &t->shards[i]);
-	fault_sleep_ms(300);
+	fault_sleep_ms(500);
 	for (unsigned i = 0; i < TABLE_SHARDS; i++)
 		unlock(&t->shards[i]);
 	return NULL;
