@@ -38,6 +38,7 @@ static const char *const sentences[][2] = {
 	{"span \"a\" rate > 1000/s", "when spans 'a' end more than 1000 times a second over 1 s"},
 	{"span \"a\" where ok == 0 rate < 3/min over 5m", "when spans 'a' with ok 0 end less than 3 times a minute over 5 min"},
 	{"span \"!(a|b*)\" > 1s", "when one span but for 'a', 'b*' lasts longer than 1 s"},
+	{"span \"!(a|b|c|d|e)\" > 1s", "when one span but for 'a', 'b', 'c' and 2 more lasts longer than 1 s"},
 	{"span \"*\" > 1s", "when one span lasts longer than 1 s"},
 	{"event \"cache.miss\"", "when an event 'cache.miss' happens"},
 	{"event \"cache.miss\" where key == \"k*\"", "when an event 'cache.miss' with key 'k*' happens"},

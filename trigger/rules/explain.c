@@ -7,6 +7,8 @@
 
 #include "trigger/rules/rule.h"
 
+#define LEFT_OUT_SAID 3u
+
 /* What is written so far; what does not fit is cut. */
 struct sentence {
 	char *at;
@@ -99,16 +101,32 @@ static void say_where(struct sentence *s, const struct dc_rule_node *n)
 	}
 }
 
+/* "!(a|b)": the first few; a rule that leaves out more than people read says so of the rest. */
+static void say_left_out(struct sentence *s, const char *what, const char *pattern)
+{
+	const size_t length = strlen(pattern);
+	unsigned said = 0, more = 0;
+
+	say(s, "%s but for", what);
+	for (size_t at = 2, bytes; at < length; at += bytes + 1) {
+		bytes = strcspn(&pattern[at], "|)");
+		if (said == LEFT_OUT_SAID) {
+			more++;
+		} else {
+			say(s, "%s '%.*s'", said ? "," : "", (int)bytes, &pattern[at]);
+			said++;
+		}
+	}
+	if (more)
+		say(s, " and %u more", more);
+}
+
 static void say_named(struct sentence *s, const char *what, const struct dc_rule_node *n)
 {
 	const size_t length = strlen(n->name);
 
 	if (strncmp(n->name, "!(", 2) == 0 && strcspn(n->name, ")") + 1 == length) { /* what fnmatch(3) leaves out */
-		say(s, "%s but for", what);
-		for (size_t at = 2, bytes; at < length; at += bytes + 1) {
-			bytes = strcspn(&n->name[at], "|)");
-			say(s, "%s '%.*s'", at > 2 ? "," : "", (int)bytes, &n->name[at]);
-		}
+		say_left_out(s, what, n->name);
 	} else if (strcmp(n->name, "*") == 0) {
 		say(s, "%s", what);
 	} else {
