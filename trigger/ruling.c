@@ -19,6 +19,8 @@
 #define CLOCKS (DC_CLOCK_CNTVCT + 1)
 #define SITES_A_LOOK 512u /* of one ring, whose thresholds are thought over again; and how many of them change at most */
 #define WRITES_A_LOOK 64u
+#define CALM_EVENTS 16u /* a look, at most: it records little */
+#define CALM_NS (SECOND_NS - SECOND_NS / 8) /* looks are not that exact */
 #define COMMANDS_WAIT_NS (5 * SECOND_NS) /* at the end, for what rules have just started */
 
 static bool about_recorded(const struct dc_rule *rule)
@@ -29,10 +31,11 @@ static bool about_recorded(const struct dc_rule *rule)
 	return false;
 }
 
-static bool wants_tail(const struct dc_rules *rules)
+/* @shipped: those that ship with dashcam count, too. */
+static bool wants_tail(const struct dc_rules *rules, bool shipped)
 {
 	for (uint32_t i = 0; i < rules->count; i++)
-		if (about_recorded(&rules->rules[i]))
+		if ((shipped || !rules->rules[i].quiet) && about_recorded(&rules->rules[i]))
 			return true;
 	return false;
 }
@@ -50,7 +53,8 @@ static bool wants_vitals(const struct dc_rules *rules)
 static void use_rules(struct dc_ruling *ruling, const struct dc_rules *rules)
 {
 	ruling->rules = rules;
-	ruling->wants_tail = wants_tail(rules);
+	ruling->wants_tail = wants_tail(rules, true);
+	ruling->calm_ns = wants_tail(rules, false) ? 0 : CALM_NS;
 	ruling->vitals_ns = wants_vitals(rules) ? VITALS_NS : VITALS_QUIET_NS;
 	ruling->vitals_due_ns = 0;
 }
@@ -266,6 +270,7 @@ static void look_at_tail(struct ruled *r, int64_t budget_ns, uint64_t now_units,
 	r->lane_count = 0;
 	dc_tail_look(r->tail, budget_ns, &handler, &looking);
 	r->idle_looks = dc_tail_totals(r->tail)->events == before ? r->idle_looks + 1 : 0;
+	r->calm = dc_tail_totals(r->tail)->events - before < CALM_EVENTS && !looking.live;
 }
 
 static void look_at_once(struct ruled *r, int64_t budget_ns)
@@ -351,10 +356,17 @@ static bool looked_at(const struct dc_entry *e)
 	return e->ruled && !e->gone && !e->superseded;
 }
 
-/* One that records nothing now is looked at every other time; a span that is too long calls by itself. */
-static bool due(const struct dc_entry *e)
+/*
+ * One that records nothing now is looked at every other time; one that records little once a second, unless somebody wrote a
+ * rule: the rules that ship wait for seconds, and a span that is too long calls by itself.
+ */
+static bool due(const struct dc_entry *e, int64_t now_ns)
 {
-	return looked_at(e) && e->ruled->tail && (e->ruled->idle_looks < IDLE_LOOKS || e->ruled->skipped);
+	const struct ruled *r = e->ruled;
+
+	if (!looked_at(e) || !r->tail || (r->calm && now_ns - r->tailed_ns < r->w->ruling->calm_ns))
+		return false;
+	return r->idle_looks < IDLE_LOOKS || r->skipped;
 }
 
 /* Asking a clock for each ring would cost as much as half of its look. */
@@ -378,12 +390,12 @@ static void look_at_tails(struct dc_watcher *w, int64_t now_ns)
 	uint32_t left = 0;
 
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++)
-		left += due(dc_roster_at(w->roster, i));
+		left += due(dc_roster_at(w->roster, i), now_ns);
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
 		struct dc_entry *e = dc_roster_at(w->roster, i);
 		int64_t budget_ns;
 
-		if (!due(e)) {
+		if (!due(e, now_ns)) {
 			if (e->ruled)
 				e->ruled->skipped = true;
 			continue;

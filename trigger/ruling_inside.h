@@ -32,6 +32,7 @@ struct ruled {
 	uint64_t event_units;            /* of the event that is being told of; 0: none */
 	uint32_t idle_looks;             /* at its tail, without an event, in a row */
 	bool skipped;                    /* the last one was left out for that */
+	bool calm;                       /* few events came at its last look, and nobody watches live */
 	uint64_t events;                 /* delivered by then, at the last look at thresholds */
 	struct lane_seen *lanes;
 	uint32_t lane_count, lane_room;
@@ -47,6 +48,7 @@ struct dc_ruling {
 	struct dc_rules own[2];       /* read again: the rules there are, and those before them */
 	unsigned at;
 	bool wants_tail;
+	int64_t calm_ns; /* between looks at a ring that records little; 0: at each */
 	int64_t vitals_ns; /* so often */
 	int64_t vitals_due_ns;
 	struct dc_budget *budget;
