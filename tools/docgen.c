@@ -238,15 +238,16 @@ static void key_list(const struct command *c)
 static void rule_list(void)
 {
 	struct dc_rules rules;
-	char sentence[1024];
+	char sentence[1024] = "Fires ";
+	const size_t verb = strlen(sentence);
 
 	if (dc_rules_default(&rules) < 0)
 		return;
 	fputs(".Bl -tag -width Ds\n", stdout);
 	for (uint32_t i = 0; i < rules.count; i++) {
-		dc_rule_explain(&rules.rules[i].when, sentence, sizeof(sentence) - 1);
+		dc_rule_explain(&rules.rules[i].when, sentence + verb, sizeof(sentence) - verb - 1);
 		strcat(sentence, ".");
-		printf(".It Cm %s\nFires ", rules.rules[i].name);
+		printf(".It Cm %s\n", rules.rules[i].name);
 		mdoc_text(sentence);
 	}
 	fputs(".El\n", stdout);
