@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * How often the self-tuning detector fires where nothing is wrong, and what a sample costs. A million samples of each series,
- * 100 a second: ten seconds, the cool-down of a rule, are 1,000 of them.
+ * 100 a second: ten seconds, the cool-down of a rule, are 1,000 of them. Of rates
+ * and levels (surge.h) eleven days each, second by second.
  */
 #include <math.h>
 
 #include "tests/bench.h"
 #include "tests/series.h"
+#include "trigger/rules/surge.h"
 #include "trigger/rules/unusual.h"
 
 #define COUNT 1000000
@@ -69,6 +71,78 @@ static double cost_ns(double one_in)
 	return best;
 }
 
+/* ---- rates and levels ---- */
+
+#define SECOND INT64_C(1000000000)
+
+static struct result surges(enum tally_kind kind)
+{
+	const bool levels = kind >= TALLY_LEVELS;
+	struct result r = {0};
+	struct dc_surge u;
+	struct tally t;
+	double v[4];
+	long last = -COOLDOWN;
+	bool was = false;
+
+	dc_surge_init(&u, levels ? DC_SURGE_LEVEL : DC_SURGE_RATE, 0);
+	tally_init(&t, kind, COUNT, SEED);
+	for (long i = 0; i < COUNT; i++) {
+		tally_next(&t, v);
+		for (unsigned k = 0; k < (levels ? 4u : 1u); k++)
+			dc_surge_add(&u, v[k], (i + 1) * SECOND + k * SECOND / 4);
+		if (dc_surge_look(&u, (i + 1) * SECOND + 3 * SECOND / 4) && !was) {
+			r.fired++;
+			r.crowded += i - last < 60;
+			last = i;
+		}
+		was = u.on;
+	}
+	return r;
+}
+
+/* A rate that many are counted for, looked at four times a second. */
+static double surge_ns(void)
+{
+	double best = 1e9;
+
+	for (int round = 0; round < 5; round++) {
+		double start = bench_now_ns();
+		struct dc_surge u;
+		long on = 0;
+
+		dc_surge_init(&u, DC_SURGE_RATE, 0);
+		for (long i = 0; i < COUNT; i++)
+			dc_surge_add(&u, 1, SECOND + i * (SECOND / 1000));
+		on = dc_surge_look(&u, SECOND);
+		__asm__ volatile("" ::"r"(on));
+		best = fmin(best, (bench_now_ns() - start) / COUNT);
+	}
+	return best;
+}
+
+static void bench_surges(struct bench_report *report)
+{
+	long far = 0, crowded = 0, missed = 0;
+
+	if (!report->json)
+		printf("  %-14s %10s %12s\n", "in 10^6 s", "surges", "within 60 s");
+	for (enum tally_kind kind = 0; kind < TALLY_KINDS; kind++) {
+		const struct result r = surges(kind);
+		const bool real = kind == TALLY_STEP || kind == TALLY_GROWTH;
+
+		if (!report->json)
+			printf("  %-14s %10ld %12ld\n", tally_name(kind), r.fired, r.crowded);
+		far += real ? 0 : r.fired;
+		missed += real && r.fired != 1;
+		crowded += r.crowded;
+	}
+	bench_figure(report, "surge_false", (double)far, "", "alarms of rates and counters, but for the step and the growth; bar 0");
+	bench_figure(report, "surge_missed", (double)missed, "", "of those two, not told exactly once; bar 0");
+	bench_figure(report, "surge_crowded", (double)crowded, "", "alarms less than 60 s after another; bar 0");
+	bench_figure(report, "surge_ns", surge_ns(), "ns", "a value, a thousand a second; bar 20");
+}
+
 int main(int argc, char **argv)
 {
 	struct bench_report report;
@@ -100,6 +174,7 @@ int main(int argc, char **argv)
 	bench_figure(&report, "far_false", (double)far, "",
 		     "alarms of plain `unusual`, all series but the step; bar 0");
 	bench_figure(&report, "ns", worst_ns, "ns", "a sample; bar 20");
+	bench_surges(&report);
 	bench_end(&report);
 	return 0;
 }

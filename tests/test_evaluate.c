@@ -340,6 +340,77 @@ static void test_open_outer(void **state)
 	assert_int_equal(since(), 0);
 }
 
+static void seconds_of(unsigned seconds, unsigned messages, uint16_t site)
+{
+	for (unsigned i = 0; i < 4 * seconds; i++) {
+		for (unsigned k = 0; k < messages; k++)
+			message(site);
+		look(SECOND / 4);
+	}
+}
+
+static void test_log_unusual(void **state)
+{
+	/* A program that hardly ever complains and then does so without end; one that always does is left alone. */
+	(void)state;
+	begin("log >= warn rate unusual and log >= warn rate > 50/s over 3s");
+	seconds_of(14, 0, WARN);
+	seconds_of(2, 300, WARN);
+	assert_int_equal(since(), 0); /* two seconds are a burst */
+	seconds_of(6, 300, WARN);
+	assert_int_equal(firings, 1);
+	assert_true(fired[0].value > 1000 && fired[0].threshold < 100 && fired[0].leaf->op == DC_RULE_LOG_RATE);
+	since();
+	seconds_of(20, 200, ERROR); /* it has become usual */
+	seconds_of(20, 0, ERROR);
+	seconds_of(20, 300, WARN);
+	assert_int_equal(since(), 0);
+	begin("log >= warn rate unusual and log >= warn rate > 50/s over 3s");
+	seconds_of(8, 300, WARN); /* as it starts */
+	seconds_of(20, 0, WARN);
+	seconds_of(20, 3, ERROR); /* unusual, but few */
+	assert_int_equal(since(), 0);
+}
+
+static void test_rate_unusual(void **state)
+{
+	/* Of each name by itself, with its conditions on arguments. */
+	(void)state;
+	begin("event \"cache.*\" where key == 7 rate unusual or span \"*\" rate unusual");
+	for (unsigned i = 0; i < 200; i++) {
+		instant(MISS, i < 120 ? 7 : 8);
+		for (unsigned k = 0; k < (i < 120 ? 1 : 50); k++)
+			instant(MISS, 8), span(HTTP, MS);
+		look(SECOND / 4);
+		if (i == 119)
+			assert_int_equal(since(), 0);
+	}
+	assert_int_equal(firings, 1);
+	assert_string_equal(fired_names[0], "http.request");
+	assert_int_equal(fired[0].leaf->op, DC_RULE_SPAN_RATE);
+}
+
+static void test_counter_unusual(void **state)
+{
+	/* A queue that nobody empties fast enough fires by its name, with how far it came; one filled at once does not. */
+	(void)state;
+	begin("counter \"queue.*\" unusual");
+	for (unsigned i = 0; i < 240; i++) {
+		counter(i % 9, 0);
+		counter(i == 100 ? 30000 : i > 100 && i < 160 ? (160 - i) * 500 : i % 7, 1);
+		look(SECOND / 4);
+	}
+	assert_int_equal(since(), 0);
+	begin("counter \"queue.*\" unusual");
+	for (unsigned i = 0; i < 160; i++) {
+		counter(i < 80 ? i % 9 : 25 * (i - 80), 0);
+		look(SECOND / 4);
+	}
+	assert_int_equal(firings, 1);
+	assert_string_equal(fired_names[0], "queue.depth");
+	assert_true(fired[0].value > 500 && fired[0].value < 1000 && fired[0].threshold < 101 && fired[0].threshold > 99);
+}
+
 static void test_open_unusual(void **state)
 {
 	/* Twenty times as long as the longest ever, and two seconds, once fifty have ended: before, nobody knows. */
@@ -1217,6 +1288,9 @@ int main(void)
 		cmocka_unit_test(test_percentile),
 		cmocka_unit_test(test_open),
 		cmocka_unit_test(test_open_outer),
+		cmocka_unit_test(test_log_unusual),
+		cmocka_unit_test(test_rate_unusual),
+		cmocka_unit_test(test_counter_unusual),
 		cmocka_unit_test(test_open_unusual),
 		cmocka_unit_test(test_rates),
 		cmocka_unit_test(test_logs),

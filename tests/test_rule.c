@@ -37,6 +37,7 @@ static const char *const sentences[][2] = {
 	{"span \"a\" unusual 1 in 10000", "when one span 'a' lasts longer than all but one in 10000 lately do"},
 	{"span \"a\" rate > 1000/s", "when spans 'a' end more than 1000 times a second over 1 s"},
 	{"span \"a\" where ok == 0 rate < 3/min over 5m", "when spans 'a' with ok 0 end less than 3 times a minute over 5 min"},
+	{"span \"a\" rate unusual", "when spans 'a' end far more often than they lately did"},
 	{"span \"!(a|b*)\" > 1s", "when one span but for 'a', 'b*' lasts longer than 1 s"},
 	{"span \"!(a|b|c|d|e)\" > 1s", "when one span but for 'a', 'b', 'c' and 2 more lasts longer than 1 s"},
 	{"span \"*\" > 1s", "when one span lasts longer than 1 s"},
@@ -44,6 +45,7 @@ static const char *const sentences[][2] = {
 	{"event \"cache.miss\" where key == \"k*\"", "when an event 'cache.miss' with key 'k*' happens"},
 	{"event \"cache.miss\" rate > 1000/s over 5s", "when events 'cache.miss' happen more than 1000 times a second over 5 s"},
 	{"event \"e\" rate >= 5/h", "when events 'e' happen at least 5 times an hour over 1 h"},
+	{"event \"e\" where k == 3 rate unusual", "when events 'e' with k 3 happen far more often than they lately did"},
 	{"log", "when a message is logged"},
 	{"log >= error", "when a message of level error or above is logged"},
 	{"log == info", "when a message of level info is logged"},
@@ -52,6 +54,11 @@ static const char *const sentences[][2] = {
 	{"log < fatal", "when a message below level fatal is logged"},
 	{"log <= trace", "when a message of level trace or below is logged"},
 	{"log >= error rate > 10/s", "when messages of level error or above are logged more than 10 times a second over 1 s"},
+	{"log rate unusual", "when messages are logged far more often than they lately did"},
+	{"log >= warn rate unusual and log rate > 5/s",
+	 "when messages of level warn or above are logged far more often than they lately did and messages are logged more than 5 "
+	 "times a second over 1 s"},
+	{"counter \"queue.depth\" unusual", "when counter 'queue.depth' grows far beyond where it lately stood"},
 	{"counter \"queue.depth\" > 1000", "when counter 'queue.depth' is above 1000"},
 	{"counter \"t\" <= -1.5", "when counter 't' is at most -1.5"},
 	{"counter \"workers.idle\" == 0 for 1s", "when for 1 s without a break counter 'workers.idle' is 0"},
@@ -158,7 +165,11 @@ static const struct {
 	{"counter \"a\" > 0x10", 15, 4, "expected a number"},
 	{"counter \"a\" > nan", 15, 3, "expected a number"},
 	{"counter \"a\" > 1e300", 15, 5, "expected a smaller number"},
-	{"counter \"a\" 5", 13, 1, "expected a comparison: > >= < <= == !=, found '5'"},
+	{"counter \"a\" 5", 13, 1, "expected a comparison or 'unusual', found '5'"},
+	{"counter \"a\" unusal", 13, 6, "(did you mean 'unusual'?)"},
+	{"log rate unusually", 10, 9, "(did you mean 'unusual'?)"},
+	{"event \"a\" rate unusual over 5s", 24, 4, "expected 'and', 'or', 'for', 'within' or the end, found 'over'"},
+	{"major-faults rate unusual", 19, 7, "expected a comparison"},
 	{"thread quiet", 8, 5, "expected 'silent', found 'quiet'"},
 	{"D stat", 3, 4, "expected 'state', found 'stat' (did you mean 'state'?)"},
 	{"exit sinal", 6, 5, "expected 'signal' or 'code', found 'sinal' (did you mean 'signal'?)"},
@@ -334,7 +345,7 @@ static void test_add(void **state)
 	assert_int_equal(rules.count, 0);
 }
 
-/* The rules that ship: four, all quiet ones; what waits for work is none of their concern, what works is. */
+/* The rules that ship: all quiet ones; what waits for work is none of their concern, what works is. */
 static void test_default(void **state)
 {
 	static const char *const idle[] = {"worker.park", "idle", "http.accept", "epoll_wait", "queue.wait", "conn", "main"};
@@ -344,7 +355,7 @@ static void test_default(void **state)
 
 	(void)state;
 	assert_int_equal(dc_rules_default(&rules), 0);
-	assert_int_equal(rules.count, 8);
+	assert_int_equal(rules.count, 10);
 	assert_string_equal(rules.rules[0].name, "default.exit-signal");
 	for (unsigned i = 0; i < rules.count; i++)
 		assert_true(rules.rules[i].quiet && rules.rules[i].capture && strncmp(rules.rules[i].name, "default.", 8) == 0);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "tests/series.h"
+#include "trigger/rules/surge.h"
 #include "trigger/rules/unusual.h"
 
 #define SECOND INT64_C(1000000000)
@@ -192,6 +193,67 @@ static void test_nonsense(void **state)
 	}
 }
 
+/* Second by second. Return: how often it began to surge; *@ret_at: when it last did. */
+static long surges(struct dc_surge *u, enum tally_kind kind, long seconds, long *ret_at)
+{
+	const bool levels = kind >= TALLY_LEVELS;
+	struct tally t;
+	long fired = 0;
+	double v[4];
+
+	dc_surge_init(u, levels ? DC_SURGE_LEVEL : DC_SURGE_RATE, 0);
+	tally_init(&t, kind, seconds, 15);
+	for (long i = 0; i < seconds; i++) {
+		const bool was = u->on;
+
+		tally_next(&t, v);
+		for (unsigned k = 0; k < (levels ? 4u : 1u); k++)
+			dc_surge_add(u, v[k], (i + 1) * SECOND + k * SECOND / 4);
+		if (dc_surge_look(u, (i + 1) * SECOND + 3 * SECOND / 4) && !was) {
+			fired++;
+			*ret_at = i;
+		}
+	}
+	return fired;
+}
+
+static void test_surge(void **state)
+{
+	/* Rates and levels of hours are quiet, whatever their shape; a step of a rate and a queue that grows are told once, soon. */
+	(void)state;
+	for (enum tally_kind kind = 0; kind < TALLY_KINDS; kind++) {
+		const bool real = kind == TALLY_STEP || kind == TALLY_GROWTH;
+		struct dc_surge u;
+		long at = -1;
+		const long fired = surges(&u, kind, 20000, &at);
+
+		if (fired != real || (real && (at < 10000 || at > 10010)))
+			fail_msg("%s: %ld times, last at %ld", tally_name(kind), fired, at);
+	}
+}
+
+static void test_surge_start(void **state)
+{
+	/* A load that sets in, and one that comes back after a night, are no surge of a queue; nor are pauses and nonsense. */
+	struct dc_surge u;
+
+	(void)state;
+	dc_surge_init(&u, DC_SURGE_LEVEL, 0);
+	for (long i = 1; i <= 200; i++) { /* up to 5000 in 50 s */
+		dc_surge_add(&u, (double)i * 25, i * (SECOND / 4));
+		assert_false(dc_surge_look(&u, i * (SECOND / 4)));
+	}
+	for (long i = 0; i < 100; i++) {
+		dc_surge_add(&u, (double)(i % 10 == 0 ? 3 : 400), 30000 * SECOND + i * SECOND);
+		assert_false(dc_surge_look(&u, 30000 * SECOND + i * SECOND));
+	}
+	dc_surge_add(&u, NAN, 40000 * SECOND);
+	dc_surge_add(&u, -5, 39000 * SECOND);
+	dc_surge_add(&u, INFINITY, 50000 * SECOND);
+	assert_false(dc_surge_look(&u, INT64_MAX / 2));
+	assert_true(u.last <= 0 && !isnan(u.most));
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -213,7 +275,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rate),     cmocka_unit_test(test_no_storm), cmocka_unit_test(test_step),
 		cmocka_unit_test(test_constant), cmocka_unit_test(test_far),      cmocka_unit_test(test_start),
-		cmocka_unit_test(test_nonsense),
+		cmocka_unit_test(test_nonsense), cmocka_unit_test(test_surge),    cmocka_unit_test(test_surge_start),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

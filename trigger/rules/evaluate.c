@@ -19,14 +19,19 @@ static void rule_free(struct rule_state *r)
 {
 	for (uint32_t i = 0; r && i < r->count; i++) {
 		free(r->nodes[i].rate);
+		free(r->nodes[i].surge);
 		free(r->nodes[i].climb);
 	}
 	free(r);
 }
 
-static bool node_init(struct node_state *st, const struct dc_rule_node *n)
+static bool node_init(struct node_state *st, const struct dc_rule_node *n, int64_t now_ns)
 {
 	st->since_ns = NEVER;
+	if (n->op == DC_RULE_LOG_RATE && n->unusual) {
+		st->surge = dc_surge_new(n, now_ns);
+		return st->surge;
+	}
 	if (n->op == DC_RULE_LOG_RATE) {
 		st->rate = malloc(sizeof(*st->rate));
 		if (st->rate)
@@ -60,7 +65,7 @@ static struct rule_state *rule_new(struct dc_subject *s, const struct dc_rule *r
 	r->count = when->count;
 	r->id = id_of(when->text, id_of(rule->name, 2166136261u));
 	for (uint32_t i = 0; i < r->count; i++) {
-		if (node_init(&r->nodes[i], &when->nodes[i]))
+		if (node_init(&r->nodes[i], &when->nodes[i], s->evaluate->now_ns))
 			continue;
 		rule_free(r);
 		return NULL;
@@ -286,19 +291,21 @@ void dc_evaluate_forget(struct dc_evaluate *e, struct dc_subject *s)
 
 /* ---- the end of a look ---- */
 
-static void look_at_logs(struct rule_state *r, int64_t now_ns)
+static void look_at_log(const struct dc_rule_node *n, struct node_state *st, int64_t now_ns)
 {
-	for (uint32_t i = 0; i < r->count; i++) {
-		const struct dc_rule_node *n = node_of(r, i);
-		struct dc_rate *rate = r->nodes[i].rate;
-		bool more = n->compare == DC_RULE_GT || n->compare == DC_RULE_GE;
-		double per_s;
+	const bool more = n->compare == DC_RULE_GT || n->compare == DC_RULE_GE;
+	struct dc_rate *rate = st->rate;
+	double per_s;
 
-		if (!rate || (!more && (rate->first_ns == NEVER || now_ns - rate->first_ns < n->over_ns)))
-			continue;
-		per_s = dc_rate_count(rate, now_ns) * (double)SECOND_NS / (double)n->over_ns;
-		dc_node_set(&r->nodes[i], dc_rule_compares(n->compare, per_s, n->number), per_s, n->number, now_ns);
+	if (st->surge) {
+		const bool on = dc_surge_look(st->surge, now_ns);
+
+		dc_node_set(st, on, st->surge->value, st->surge->limit, now_ns);
 	}
+	if (!rate || (!more && (rate->first_ns == NEVER || now_ns - rate->first_ns < n->over_ns)))
+		return;
+	per_s = dc_rate_count(rate, now_ns) * (double)SECOND_NS / (double)n->over_ns;
+	dc_node_set(st, dc_rule_compares(n->compare, per_s, n->number), per_s, n->number, now_ns);
 }
 
 static void subject_tick(struct dc_subject *s, int64_t now_ns)
@@ -310,7 +317,8 @@ static void subject_tick(struct dc_subject *s, int64_t now_ns)
 
 		if (!r)
 			continue;
-		look_at_logs(r, now_ns);
+		for (uint32_t k = 0; k < r->count; k++)
+			look_at_log(node_of(r, k), &r->nodes[k], now_ns);
 		dc_decide(r, 0, 0, now_ns);
 		r->told = false;
 	}

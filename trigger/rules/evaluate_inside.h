@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "trigger/rules/evaluate.h"
+#include "trigger/rules/surge.h"
 #include "trigger/rules/unusual.h"
 #include "trigger/rules/window.h"
 
@@ -57,6 +58,7 @@ struct node_state {
 	uint32_t tid;
 	uint64_t tick;
 	struct dc_rate *rate; /* LOG_RATE */
+	struct dc_surge *surge; /* ... unusual */
 	struct climb *climb; /* of vitals */
 };
 
@@ -79,6 +81,7 @@ struct watch {
 	struct dc_unusual *unusual;
 	struct dc_histogram *histogram;
 	struct dc_rate *rate;
+	struct dc_surge *surge;
 };
 
 /* A name that a process records under; sites of one name are one thing. */
@@ -231,6 +234,8 @@ bool dc_watch_set(struct watch *w, const struct thing *t, bool on, double value,
 bool dc_watch_percentile(struct watch *w, const struct thing *t, int64_t now_ns);
 
 bool dc_where_holds(const struct dc_rule_expression *e, const struct dc_rule_node *n, const struct dc_event *event);
+/* NULL: no memory. */
+struct dc_surge *dc_surge_new(const struct dc_rule_node *n, int64_t now_ns);
 double dc_number_of(const struct dc_event *event, unsigned i); /* NaN: it is none */
 
 /* ---- lanes.c ---- */

@@ -91,6 +91,15 @@ static void tell(struct dc_subject *s, uint16_t site, uint32_t tid, uint64_t uni
 	*seen = (struct seen){.units = units, .tid = tid, .site = site, .by_guest = by_guest};
 }
 
+/* For a rate. */
+static void count(struct watch *w, double weight, int64_t now_ns)
+{
+	if (w->surge)
+		dc_surge_add(w->surge, weight, now_ns);
+	else
+		dc_rate_add(w->rate, weight, now_ns);
+}
+
 struct span {
 	struct thing *thing;
 	uint64_t where;
@@ -121,7 +130,7 @@ static bool watch_span(struct watch *w, const struct span *span, int64_t now_ns)
 			dc_histogram_add(w->histogram, (uint64_t)span->ns, span->weight, now_ns);
 		return false;
 	case DC_RULE_SPAN_RATE:
-		dc_rate_add(w->rate, span->weight, now_ns);
+		count(w, span->weight, now_ns);
 		return false;
 	default:
 		return false;
@@ -252,7 +261,9 @@ static void happened(struct dc_subject *s, const struct dc_event *event, double 
 			dc_node_moment(&w->of->nodes[w->node], isnan(value) ? 1 : value, 0, t, event->site, event->tid);
 			m.bits |= 1u << w->node;
 		} else if (n->op == DC_RULE_EVENT_RATE) {
-			dc_rate_add(w->rate, weight, now_ns);
+			count(w, weight, now_ns);
+		} else if (n->op == DC_RULE_COUNTER && w->surge) {
+			dc_surge_add(w->surge, value, now_ns);
 		} else if (n->op == DC_RULE_COUNTER) {
 			m.turned |= dc_watch_set(w, t, dc_rule_compares(n->compare, value, n->number), value, n->number, now_ns);
 		}
@@ -278,6 +289,8 @@ static void logged(struct dc_subject *s, const struct dc_event *event, double we
 				continue;
 			if (r->nodes[k].rate)
 				dc_rate_add(r->nodes[k].rate, weight, now_ns);
+			if (r->nodes[k].surge)
+				dc_surge_add(r->nodes[k].surge, weight, now_ns);
 			if (n->op == DC_RULE_LOG) {
 				dc_node_moment(&r->nodes[k], event->info->level, n->level, NULL, event->site, event->tid);
 				bits |= 1u << k;

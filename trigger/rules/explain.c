@@ -141,6 +141,10 @@ static void say_times(struct sentence *s, const struct dc_rule_node *n)
 	double factor;
 	const char *unit = rate_unit(n->number, &factor);
 
+	if (n->unusual) {
+		say(s, " far more often than they lately did");
+		return;
+	}
 	say(s, " %s %.6g times %s over ", than(n->compare), n->number * factor, unit);
 	say_time(s, (double)n->over_ns);
 }
@@ -223,6 +227,17 @@ static void say_event(struct sentence *s, const struct dc_rule_node *n)
 	say(s, rate ? " happen" : " happens");
 	if (rate)
 		say_times(s, n);
+}
+
+static void say_counter(struct sentence *s, const struct dc_rule_node *n)
+{
+	say_named(s, "counter", n);
+	if (n->unusual) {
+		say(s, " grows far beyond where it lately stood");
+		return;
+	}
+	say_is(s, n->compare);
+	say(s, "%.10g", n->number);
 }
 
 static void say_silent(struct sentence *s, const struct dc_rule_node *n)
@@ -387,9 +402,7 @@ static void say_node(struct sentence *s, unsigned i)
 		say_log(s, n);
 		break;
 	case DC_RULE_COUNTER:
-		say_named(s, "counter", n);
-		say_is(s, n->compare);
-		say(s, "%.10g", n->number);
+		say_counter(s, n);
 		break;
 	case DC_RULE_SILENT:
 	case DC_RULE_THREAD_SILENT:

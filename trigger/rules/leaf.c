@@ -63,6 +63,19 @@ static int compare_rate(struct parser *p, struct dc_rule_node *n)
 	return over(p, n, unit_ns);
 }
 
+/* "unusual", or what @compare takes after a comparison. */
+static int unusual_or(struct parser *p, struct dc_rule_node *n, int (*compare)(struct parser *p, struct dc_rule_node *n))
+{
+	int r = dc_rule_take(p, "unusual");
+
+	n->unusual = r > 0;
+	if (r != 0)
+		return r < 0 ? r : 0;
+	if (p->token.kind != TOKEN_COMPARE)
+		return dc_rule_expected_word(p, "a comparison or 'unusual'", (const char *const[]){"unusual", NULL});
+	return compare(p, n);
+}
+
 static int one_where(struct parser *p, struct dc_rule_node *n)
 {
 	struct dc_rule_expression *e = p->expression;
@@ -182,7 +195,7 @@ static int leaf_span(struct parser *p, struct dc_rule_node *n)
 		return r < 0 ? r : span_unusual(p, n);
 	if ((r = dc_rule_take(p, "rate")) != 0) {
 		n->op = DC_RULE_SPAN_RATE;
-		return r < 0 ? r : compare_rate(p, n);
+		return r < 0 ? r : unusual_or(p, n, compare_rate);
 	}
 	return dc_rule_expected_word(p, "what about the span: > TIME, p99, open, unusual or rate", next);
 }
@@ -195,7 +208,7 @@ static int leaf_event(struct parser *p, struct dc_rule_node *n)
 	TRY(where(p, n));
 	r = dc_rule_take(p, "rate");
 	n->op = r > 0 ? DC_RULE_EVENT_RATE : DC_RULE_EVENT;
-	return r > 0 ? compare_rate(p, n) : r;
+	return r > 0 ? unusual_or(p, n, compare_rate) : r;
 }
 
 static int level(struct parser *p, struct dc_rule_node *n)
@@ -224,14 +237,14 @@ static int leaf_log(struct parser *p, struct dc_rule_node *n)
 	}
 	r = dc_rule_take(p, "rate");
 	n->op = r > 0 ? DC_RULE_LOG_RATE : DC_RULE_LOG;
-	return r > 0 ? compare_rate(p, n) : r;
+	return r > 0 ? unusual_or(p, n, compare_rate) : r;
 }
 
 static int leaf_counter(struct parser *p, struct dc_rule_node *n)
 {
 	n->op = DC_RULE_COUNTER;
 	TRY(dc_rule_quoted(p, "the name of a counter in double quotes", n->name, sizeof(n->name)));
-	return compare_number(p, n);
+	return unusual_or(p, n, compare_number);
 }
 
 /* `silent for 5s` is a condition of its own: what silence is depends on how long is asked for. */

@@ -13,6 +13,9 @@
  */
 #define NOT_IDLE "!(*idle*|*park*|*sleep*|*accept*|*poll.wait*|*epoll*|queue.wait*|*conn*|*session*|*.loop|main|io.read)"
 
+/* Counters that say how many wait for somebody. Others grow for good reasons, totals for ever. */
+#define QUEUE "@(*queue*|*waiting*|*backlog*|*pending*)"
+
 bool dc_rule_compares(enum dc_rule_compare compare, double value, double number)
 {
 	if (isnan(value))
@@ -85,6 +88,8 @@ static const struct {
 	{"default.unusual", "span \"" NOT_IDLE "\" unusual and span \"*\" > 100ms", 2, true},
 	{"default.silent-thread", "thread silent", 2, true},
 	{"default.open-unusual", "span \"" NOT_IDLE "\" open unusual", 2, true},
+	{"default.log-unusual", "log >= warn rate unusual and log >= warn rate > 50/s over 3s", 2, true},
+	{"default.queue-unusual", "counter \"" QUEUE "\" unusual", 2, true},
 	{"default.descriptors", "fds > 90% of limit", 2, true},
 	{"default.threads", "threads > 90% of limit", 2, true},
 	{"default.memory", "rss > 90% of limit", 2, true},

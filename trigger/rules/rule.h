@@ -9,10 +9,10 @@
  *     timed      = primary [ "for" TIME | "within" TIME ]
  *     primary    = "(" or ")" | leaf
  *     leaf       = "span" NAME [ where ] ( compare TIME | "open" compare TIME | "open" "unusual" | "unusual" [ "1" "in" NUMBER ]
- *                                        | PERCENTILE compare TIME "over" TIME | "rate" compare RATE [ "over" TIME ] )
- *                | "event" NAME [ where ] [ "rate" compare RATE [ "over" TIME ] ]
- *                | "log" [ compare LEVEL ] [ "rate" compare RATE [ "over" TIME ] ]
- *                | "counter" NAME compare NUMBER
+ *                                        | PERCENTILE compare TIME "over" TIME | rate )
+ *                | "event" NAME [ where ] [ rate ]
+ *                | "log" [ compare LEVEL ] [ rate ]
+ *                | "counter" NAME ( compare NUMBER | "unusual" )
  *                | "silent" | "thread" "silent" | "stopped" | "D" "state"
  *                | "exit" "signal" | "exit" "code" compare NUMBER | "exec" | "restart" compare NUMBER "in" TIME
  *                | "cpu" compare PERCENT | "rss" compare ( SIZE | limit ) | "rss" "grows" compare SIZE "/" UNIT
@@ -20,6 +20,7 @@
  *                | "throttled" compare PERCENT "over" TIME | "memory.events" "oom"
  *                | "psi" ( "cpu" | "memory" | "io" ) ( "some" | "full" ) compare PERCENT [ "over" TIME ]
  *     where      = "where" KEY compare ( STRING | NUMBER ) { "," KEY compare ( STRING | NUMBER ) }
+ *     rate       = "rate" ( compare RATE [ "over" TIME ] | "unusual" )
  *     limit      = PERCENT "of" "limit"
  *     compare    = ">" | ">=" | "<" | "<=" | "==" | "!="
  *
@@ -97,6 +98,7 @@ struct dc_rule_node {
 	char name[128]; /* SPAN_*, EVENT*, COUNTER: pattern */
 	enum dc_rule_compare compare;
 	double number; /* ns, bytes, per second, percent, or as written */
+	bool unusual; /* *_RATE, COUNTER: instead of a comparison, far above what it lately was */
 	bool of_limit; /* RSS, FDS, THREADS: @number is percent of what the process may have */
 	double percentile; /* 0..100 */
 	int64_t over_ns;
@@ -172,7 +174,7 @@ void dc_rule_defaults(struct dc_rule *rule);
 
 /*
  * dc_rules_default() - those that ship enabled and need no numbers: death by a signal, unusual spans, a thread that fell
- * silent, a span open far longer than its like, descriptors, threads or memory close to what the process may have, a process
+ * silent, a span open far longer than its like, storms of warnings, queues that grow, descriptors, threads or memory close to what the process may have, a process
  * that was stopped
  * Return: 0, -ENOMEM.
  */

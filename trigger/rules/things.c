@@ -37,7 +37,17 @@ static void watch_fini(struct dc_evaluate *e, struct watch *w)
 		e->histogram_count--;
 	dc_histogram_free(w->histogram);
 	free(w->rate);
+	free(w->surge);
 	free(w->unusual);
+}
+
+struct dc_surge *dc_surge_new(const struct dc_rule_node *n, int64_t now_ns)
+{
+	struct dc_surge *s = malloc(sizeof(*s));
+
+	if (s)
+		dc_surge_init(s, n->op == DC_RULE_COUNTER ? DC_SURGE_LEVEL : DC_SURGE_RATE, now_ns);
+	return s;
 }
 
 static bool watch_init(struct watch *w, struct rule_state *of, unsigned node)
@@ -46,6 +56,10 @@ static bool watch_init(struct watch *w, struct rule_state *of, unsigned node)
 	const struct dc_rule_node *n = node_of(of, node);
 
 	*w = (struct watch){.of = of, .node = (uint8_t)node};
+	if (n->unusual) {
+		w->surge = dc_surge_new(n, 0);
+		return w->surge;
+	}
 	switch (n->op) {
 	case DC_RULE_SPAN_UNUSUAL:
 		w->unusual = malloc(sizeof(*w->unusual));
@@ -261,6 +275,13 @@ static bool watch_rate(struct watch *w, const struct thing *t, int64_t now_ns)
 	return dc_watch_set(w, t, (more || whole) && dc_rule_compares(n->compare, per_s, n->number), per_s, n->number, now_ns);
 }
 
+static void watch_surge(struct watch *w, const struct thing *t, int64_t now_ns)
+{
+	const bool on = dc_surge_look(w->surge, now_ns);
+
+	dc_watch_set(w, t, on, w->surge->value, w->surge->limit, now_ns);
+}
+
 void dc_things_look(struct dc_subject *s, int64_t now_ns)
 {
 	for (unsigned b = 0; b < THING_BUCKETS; b++) {
@@ -270,6 +291,8 @@ void dc_things_look(struct dc_subject *s, int64_t now_ns)
 					dc_watch_percentile(&t->watches[i], t, now_ns);
 				else if (t->watches[i].rate)
 					watch_rate(&t->watches[i], t, now_ns);
+				else if (t->watches[i].surge)
+					watch_surge(&t->watches[i], t, now_ns);
 			}
 		}
 	}
