@@ -40,6 +40,8 @@ static const struct member incident_members[] = {
 	I(24, DC_FIELD_TEXT, cause.name),       I(25, DC_FIELD_TEXT, cause.thread),
 	I(26, DC_FIELD_F64, cause.value),       I(27, DC_FIELD_F64, cause.threshold),
 	I(28, DC_FIELD_U64, cause.unit),        I(29, DC_FIELD_BYTES, cause.trace_id),
+	I(31, DC_FIELD_F64, cause.amount),      I(32, DC_FIELD_F64, cause.allowed),
+	I(33, DC_FIELD_U64, cause.amount_unit),
 };
 
 static const struct member process_members[] = {

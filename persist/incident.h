@@ -30,6 +30,10 @@ enum dc_unit { /* of dc_cause.value and .threshold; stored, so numbers stay */
 	DC_UNIT_PER_SECOND = 5,
 	DC_UNIT_BYTES_PER_SECOND = 6,
 	DC_UNIT_SIGNAL = 7,
+	DC_UNIT_DESCRIPTORS = 8,
+	DC_UNIT_THREADS = 9,
+	DC_UNIT_TIMES = 10,
+	DC_UNIT_EXIT_CODE = 11,
 };
 
 /* A span that was open elsewhere when the rule came true: stored as it stands here. */
@@ -54,6 +58,9 @@ struct dc_cause {
 	double value; /* that made it true */
 	double threshold; /* what it was compared with */
 	enum dc_unit unit;
+	double amount; /* of a limit: so much it was, of which @value is the part in percent ... */
+	double allowed; /* ... of this; 0: no limit is compared with */
+	enum dc_unit amount_unit; /* of these two */
 	uint8_t trace_id[16]; /* W3C, of what the thread worked on; zeros: not known */
 	uint32_t neighbour_count;
 	struct dc_neighbour neighbours[DC_NEIGHBOURS_MAX]; /* those open longest first */

@@ -101,8 +101,8 @@ grep -q '/[0-9]* was in slow (' "$dir/span.why" || wrong "why says what the thre
 saved open 'slow: .* against 300 ms'
 saved cpu '% against 5 %'
 saved rss 'MiB against 50.0 MiB'
-saved fds '^[45][0-9] against 40'
-saved code '^3 against 0'
+saved fds '^[45][0-9] descriptors against 40, at '
+saved code '^exit code 3, at '
 saved stopped '^at '
 [[ -z $(find "$dir/healthy" -name '*.dcap' 2>/dev/null) ]] || wrong "a healthy program is saved: $(cat "$dir/healthy.err")"
 

@@ -721,6 +721,7 @@ static void test_vitals(void **state)
 	vital(SECOND);
 	assert_int_equal(firings, 1);
 	assert_true(fabs(fired[0].value - 90.1) < 1e-9 && fabs(fired[0].threshold - 90) < 1e-9);
+	assert_true(fabs(fired[0].amount - 901) < 1e-9 && fabs(fired[0].allowed - 1000) < 1e-9);
 
 	begin_vitals("stopped");
 	vitals.state = 'T';

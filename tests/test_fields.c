@@ -40,7 +40,10 @@ static void full_cause(struct dc_cause *cause)
 	fill(&cause->value, sizeof cause->value);
 	fill(&cause->threshold, sizeof cause->threshold);
 	fill(cause->trace_id, sizeof cause->trace_id);
+	fill(&cause->amount, sizeof cause->amount);
+	fill(&cause->allowed, sizeof cause->allowed);
 	cause->unit = DC_UNIT_PERCENT;
+	cause->amount_unit = DC_UNIT_DESCRIPTORS;
 	cause->neighbour_count = DC_NEIGHBOURS_MAX;
 	for (unsigned i = 0; i < DC_NEIGHBOURS_MAX; i++) {
 		fill(&cause->neighbours[i], sizeof cause->neighbours[i]);

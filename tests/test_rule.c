@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "persist/unit.h"
 #include "trigger/rules/rule.h"
 
 static struct dc_rule_expression parsed;
@@ -309,6 +310,71 @@ static void test_cut(void **state)
 	assert_int_equal(text[10], 'z');
 }
 
+/* A condition of each kind, a value that makes it true, and how that is told. */
+static const struct {
+	const char *when;
+	double value, amount, allowed;
+	const char *told;
+} causes[] = {
+	{"span \"a\" > 250ms", 612e6, 0, 0, "612 ms against 250 ms"},
+	{"span \"a\" unusual 1 in 5000", 612e6, 0, 0, "612 ms against 5.00 us"}, /* what is usual is the evaluator's to say */
+	{"span \"a\" p99 > 50ms over 10s", 61e6, 0, 0, "61.0 ms against 50.0 ms"},
+	{"span \"a\" open > 30s", 30.2e9, 0, 0, "30.2 s against 30.0 s"},
+	{"span \"a\" open unusual", 9e9, 0, 0, "9.00 s against 0.00 ns"},
+	{"span \"a\" rate > 3/min over 5m", 0.1, 0, 0, "6/min against 3/min"},
+	{"event \"a\"", 1, 0, 0, ""},
+	{"event \"a\" rate > 1000/s over 5s", 1200, 0, 0, "1200/s against 1000/s"},
+	{"log >= error", 1, 0, 0, ""},
+	{"log >= error rate > 10/s", 12, 0, 0, "12/s against 10/s"},
+	{"counter \"c\" > 1000", 1001, 0, 0, "1001 against 1000"},
+	{"silent for 5s", 5.25e9, 0, 0, "5.25 s against 5.00 s"},
+	{"thread silent for 5s", 5.25e9, 0, 0, "5.25 s against 5.00 s"},
+	{"stopped", 1, 0, 0, ""},
+	{"D state", 77, 0, 0, ""},
+	{"exit signal", 11, 0, 0, "SIGSEGV"},
+	{"exit code != 0", 3, 0, 0, "exit code 3"},
+	{"exec", 1, 0, 0, ""},
+	{"restart > 3 in 60s", 4, 0, 0, "4 times against 3"},
+	{"cpu > 95%", 99, 0, 0, "99 % against 95 %"},
+	{"rss > 2GiB", 0x1p31 + 0x1p29, 0, 0, "2.50 GiB against 2.00 GiB"},
+	{"rss > 90% of limit", 95, 0x1.e666p30, 0x1p31, "1.90 GiB of 2.00 GiB allowed, 95 % against 90 %"},
+	{"rss grows > 60MiB/min", 0x1p21, 0, 0, "2.00 MiB/s against 1.00 MiB/s"},
+	{"fds > 900", 901, 0, 0, "901 descriptors against 900"},
+	{"fds > 90% of limit", 100.0 * 329 / 360, 329, 360, "329 of 360 allowed descriptors, 91.4 % against 90 %"},
+	{"fds > 1% of limit", 100, 1048576, 1048576, "1048576 of 1048576 allowed descriptors, 100 % against 1 %"},
+	{"threads > 500", 501, 0, 0, "501 threads against 500"},
+	{"threads >= 80% of limit", 80, 80, 100, "80 of 100 allowed threads, 80 % against 80 %"},
+	{"major-faults rate > 100/s", 150, 0, 0, "150/s against 100/s"},
+	{"throttled > 20% over 10s", 30, 0, 0, "30 % against 20 %"},
+	{"memory.events oom", 1, 0, 0, ""},
+	{"psi memory some > 20% over 10s", 25.5, 0, 0, "25.5 % against 20 %"},
+};
+
+static void test_causes(void **state)
+{
+	/* What is told of a firing has its unit, whatever kind the condition is of; and there is no kind that is not here. */
+	bool seen[DC_RULE_PSI + 1] = {false};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(causes) / sizeof(causes[0]); i++) {
+		const struct dc_rule_node *leaf = &parsed.nodes[0];
+		struct dc_cause cause = {.value = causes[i].value, .amount = causes[i].amount, .allowed = causes[i].allowed};
+
+		if (dc_rule_parse(causes[i].when, &parsed, &error) < 0)
+			fail_msg("%s: column %u: %s", causes[i].when, error.column, error.why);
+		assert_true(leaf->op > DC_RULE_WITHIN);
+		seen[leaf->op] = true;
+		cause.threshold = leaf->number;
+		cause.unit = dc_rule_unit(leaf);
+		cause.amount_unit = leaf->of_limit ? dc_rule_amount_unit(leaf) : DC_UNIT_NONE;
+		if (strcmp(dc_cause_text(&cause).s, causes[i].told) != 0)
+			fail_msg("%s: '%s'", causes[i].when, dc_cause_text(&cause).s);
+	}
+	for (unsigned op = DC_RULE_WITHIN + 1; op <= DC_RULE_PSI; op++)
+		if (!seen[op])
+			fail_msg("no condition of kind %u", op);
+}
+
 static void test_compares(void **state)
 {
 	static const bool expected[][3] = {[DC_RULE_GT] = {0, 0, 1}, [DC_RULE_GE] = {0, 1, 1}, [DC_RULE_LT] = {1, 0, 0},
@@ -374,6 +440,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sentences), cmocka_unit_test(test_errors),   cmocka_unit_test(test_precedence),
 		cmocka_unit_test(test_figures),	  cmocka_unit_test(test_bounds),   cmocka_unit_test(test_cut),
+		cmocka_unit_test(test_causes),
 		cmocka_unit_test(test_compares),  cmocka_unit_test(test_add),	   cmocka_unit_test(test_default),
 	};
 

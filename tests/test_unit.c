@@ -23,6 +23,12 @@ static void test_figures(void **state)
 	assert_string_equal(dc_unit_text(12345, DC_UNIT_PER_SECOND).s, "12345/s");
 	assert_string_equal(dc_unit_text(901, DC_UNIT_NUMBER).s, "901");
 	assert_string_equal(dc_unit_text(11, DC_UNIT_SIGNAL).s, "SIGSEGV");
+	assert_string_equal(dc_unit_text(0.05, DC_UNIT_PER_SECOND).s, "3/min");
+	assert_string_equal(dc_unit_text(0.005, DC_UNIT_PER_SECOND).s, "18/h");
+	assert_string_equal(dc_unit_text(0, DC_UNIT_PER_SECOND).s, "0/s");
+	assert_string_equal(dc_unit_text(1, DC_UNIT_DESCRIPTORS).s, "1 descriptor");
+	assert_string_equal(dc_unit_text(1024, DC_UNIT_THREADS).s, "1024 threads");
+	assert_string_equal(dc_unit_text(255, DC_UNIT_EXIT_CODE).s, "exit code 255");
 }
 
 static void test_anything(void **state)

@@ -39,6 +39,11 @@ void json_cause(struct json *j, const struct dc_cause *c)
 		json_f64(j, "threshold", c->threshold);
 		json_text(j, "unit", word_unit(c->unit));
 	}
+	if (c->allowed > 0) {
+		json_f64(j, "amount", c->amount);
+		json_f64(j, "allowed", c->allowed);
+		json_text(j, "amount_unit", word_unit(c->amount_unit));
+	}
 	if (trace_text(c->trace_id, id))
 		json_text(j, "trace_id", id);
 	json_neighbours(j, c);

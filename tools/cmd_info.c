@@ -291,7 +291,7 @@ static void cause(const struct dc_incident *in)
 		fputs(INDENT, stdout);
 		print(c->sentence);
 		if (c->unit != DC_UNIT_NONE)
-			printf("; it was %s", dc_unit_text(c->value, c->unit).s);
+			printf("; it was %s", dc_cause_value(c).s);
 		putchar('\n');
 	}
 	if (trace_text(c->trace_id, id))

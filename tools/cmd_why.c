@@ -182,10 +182,7 @@ static void which_value(const struct why *w)
 			print(c->name);
 			fputs(": ", stdout);
 		}
-		fputs(dc_unit_text(c->value, c->unit).s, stdout);
-		if (c->unit != DC_UNIT_SIGNAL)
-			printf(" against %s", dc_unit_text(c->threshold, c->unit).s);
-		fputs(", ", stdout);
+		printf("%s, ", dc_cause_text(c).s);
 	}
 	printf("at %s in ", text_when(w->incident->at_realtime_ns).s);
 	print(w->of->name);

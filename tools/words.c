@@ -71,6 +71,8 @@ const char *word_unit(enum dc_unit unit)
 		[DC_UNIT_NS] = "ns",           [DC_UNIT_BYTES] = "bytes",
 		[DC_UNIT_PERCENT] = "percent", [DC_UNIT_PER_SECOND] = "per_second",
 		[DC_UNIT_SIGNAL] = "signal",   [DC_UNIT_BYTES_PER_SECOND] = "bytes_per_second",
+		[DC_UNIT_DESCRIPTORS] = "descriptors", [DC_UNIT_THREADS] = "threads",
+		[DC_UNIT_TIMES] = "times",     [DC_UNIT_EXIT_CODE] = "exit_code",
 	};
 
 	return WORD(words, (unsigned)unit);

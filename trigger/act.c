@@ -12,44 +12,6 @@
 #include "trigger/proc.h"
 #include "trigger/ruling_inside.h"
 
-static enum dc_unit unit_of(enum dc_rule_op op)
-{
-	switch (op) {
-	case DC_RULE_SPAN_LASTS:
-	case DC_RULE_SPAN_UNUSUAL:
-	case DC_RULE_SPAN_PERCENTILE:
-	case DC_RULE_SPAN_OPEN:
-	case DC_RULE_SPAN_OPEN_UNUSUAL:
-	case DC_RULE_SILENT:
-	case DC_RULE_THREAD_SILENT:
-		return DC_UNIT_NS;
-	case DC_RULE_SPAN_RATE:
-	case DC_RULE_EVENT_RATE:
-	case DC_RULE_LOG_RATE:
-	case DC_RULE_MAJOR_FAULTS:
-		return DC_UNIT_PER_SECOND;
-	case DC_RULE_COUNTER:
-	case DC_RULE_EXIT_CODE:
-	case DC_RULE_RESTART:
-	case DC_RULE_FDS:
-	case DC_RULE_THREADS:
-	case DC_RULE_OOM:
-		return DC_UNIT_NUMBER;
-	case DC_RULE_EXIT_SIGNAL:
-		return DC_UNIT_SIGNAL;
-	case DC_RULE_CPU:
-	case DC_RULE_THROTTLED:
-	case DC_RULE_PSI:
-		return DC_UNIT_PERCENT;
-	case DC_RULE_RSS:
-		return DC_UNIT_BYTES;
-	case DC_RULE_RSS_GROWS:
-		return DC_UNIT_BYTES_PER_SECOND;
-	default:
-		return DC_UNIT_NONE;
-	}
-}
-
 /* --- what a capture is told --- */
 
 static const struct lane_seen *lane_of(const struct ruled *r, uint32_t tid)
@@ -123,7 +85,12 @@ static void make_cause(const struct dc_watcher *w, const struct dc_rule_firing *
 	const struct ruled *of = f->process;
 	struct dc_cause *c = ret_cause;
 
-	*c = (struct dc_cause){.unit = unit_of(f->leaf->op), .value = f->value, .threshold = f->threshold};
+	*c = (struct dc_cause){.unit = dc_rule_unit(f->leaf),
+			       .value = f->value,
+			       .threshold = f->threshold,
+			       .amount = f->amount,
+			       .allowed = f->allowed,
+			       .amount_unit = f->allowed > 0 ? dc_rule_amount_unit(f->leaf) : DC_UNIT_NONE};
 	snprintf(c->expression, sizeof(c->expression), "%s", f->rule->when.text);
 	dc_rule_explain(&f->rule->when, c->sentence, sizeof(c->sentence));
 	snprintf(c->name, sizeof(c->name), "%.95s", f->name ? f->name : "");
@@ -141,7 +108,7 @@ static void make_cause(const struct dc_watcher *w, const struct dc_rule_firing *
 /* "slow-pay: http.request 612 ms (span "http.request" > 250ms)" */
 static void make_text(const struct dc_rule *rule, const struct dc_cause *c, char *text, size_t size)
 {
-	const struct dc_unit_text value = c->unit != DC_UNIT_NONE ? dc_unit_text(c->value, c->unit) : (struct dc_unit_text){""};
+	const struct dc_unit_text value = dc_cause_value(c);
 	const int n = snprintf(text, size, "%s: %s%s%s (%s)", rule->name, c->name, *c->name && value.s[0] ? " " : "", value.s,
 			       c->expression);
 

@@ -98,6 +98,8 @@ static void fire(struct rule_state *r, unsigned leaf)
 		.leaf = node_of(r, leaf),
 		.value = n->value,
 		.threshold = n->threshold,
+		.amount = n->amount,
+		.allowed = n->allowed,
 		.name = n->thing ? n->thing->name : "",
 		.site = n->site,
 		.tid = n->tid,

@@ -43,6 +43,8 @@ struct dc_rule_firing {
 	const struct dc_rule_node *leaf; /* the one that decided */
 	double value; /* that made it true, in the leaf's unit */
 	double threshold; /* what it was compared with; of unusual what is usual */
+	double amount; /* of a limit, whose part in percent the value is */
+	double allowed; /* that limit; 0: none */
 	const char *name; /* of the span, event, counter; "" */
 	uint16_t site;
 	uint32_t tid; /* 0: not of one thread */

@@ -53,6 +53,7 @@ struct node_state {
 	uint64_t look; /* open, thread silent: the last look that found one */
 	int64_t since_ns; /* FOR: its part holds since; WITHIN: held last; else: turned on. NEVER */
 	double value, threshold; /* when it last turned on */
+	double amount, allowed; /* of a limit, as last seen */
 	const struct thing *thing;
 	uint16_t site;
 	uint32_t tid;

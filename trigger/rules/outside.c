@@ -84,9 +84,11 @@ static double counted(const struct dc_rule_node *n, const struct dc_vitals *v, d
 }
 
 /* As it is, or as a part of what it may be, which says nothing where there is no bound. */
-static bool level(const struct dc_rule_node *n, double value, double limit, double *ret_value)
+static bool level(const struct dc_rule_node *n, struct node_state *st, double value, double limit, double *ret_value)
 {
 	*ret_value = n->of_limit ? 100 * value / limit : value;
+	st->amount = value;
+	st->allowed = n->of_limit ? limit : 0;
 	return !n->of_limit || limit > 0;
 }
 
@@ -109,11 +111,11 @@ static bool vital(struct dc_subject *s, const struct dc_rule_node *n, struct nod
 		*ret_value = 100 * ((double)v->cpu_ns - (double)s->vitals.cpu_ns) / (double)(v->at_ns - s->vitals.at_ns);
 		return true;
 	case DC_RULE_RSS:
-		return level(n, (double)v->rss_bytes, (double)v->rss_limit_bytes, ret_value);
+		return level(n, st, (double)v->rss_bytes, (double)v->rss_limit_bytes, ret_value);
 	case DC_RULE_FDS:
-		return level(n, v->fds, v->fds_limit, ret_value);
+		return level(n, st, v->fds, v->fds_limit, ret_value);
 	case DC_RULE_THREADS:
-		return level(n, v->threads, v->threads_limit, ret_value);
+		return level(n, st, v->threads, v->threads_limit, ret_value);
 	default:
 		value = counted(n, v, &of);
 		if (!st->climb || !climb(st->climb, n->over_ns, value, of, v->at_ns, &value, &of) || !(of > 0))

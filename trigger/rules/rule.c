@@ -37,6 +37,63 @@ bool dc_rule_compares(enum dc_rule_compare compare, double value, double number)
 	return false;
 }
 
+enum dc_unit dc_rule_amount_unit(const struct dc_rule_node *leaf)
+{
+	switch (leaf->op) {
+	case DC_RULE_SPAN_LASTS:
+	case DC_RULE_SPAN_UNUSUAL:
+	case DC_RULE_SPAN_PERCENTILE:
+	case DC_RULE_SPAN_OPEN:
+	case DC_RULE_SPAN_OPEN_UNUSUAL:
+	case DC_RULE_SILENT:
+	case DC_RULE_THREAD_SILENT:
+		return DC_UNIT_NS;
+	case DC_RULE_SPAN_RATE:
+	case DC_RULE_EVENT_RATE:
+	case DC_RULE_LOG_RATE:
+	case DC_RULE_MAJOR_FAULTS:
+		return DC_UNIT_PER_SECOND;
+	case DC_RULE_CPU:
+	case DC_RULE_THROTTLED:
+	case DC_RULE_PSI:
+		return DC_UNIT_PERCENT;
+	case DC_RULE_COUNTER:
+		return DC_UNIT_NUMBER;
+	case DC_RULE_EXIT_CODE:
+		return DC_UNIT_EXIT_CODE;
+	case DC_RULE_EXIT_SIGNAL:
+		return DC_UNIT_SIGNAL;
+	case DC_RULE_RESTART:
+		return DC_UNIT_TIMES;
+	case DC_RULE_FDS:
+		return DC_UNIT_DESCRIPTORS;
+	case DC_RULE_THREADS:
+		return DC_UNIT_THREADS;
+	case DC_RULE_RSS:
+		return DC_UNIT_BYTES;
+	case DC_RULE_RSS_GROWS:
+		return DC_UNIT_BYTES_PER_SECOND;
+	case DC_RULE_AND:
+	case DC_RULE_OR:
+	case DC_RULE_NOT:
+	case DC_RULE_FOR:
+	case DC_RULE_WITHIN:
+	case DC_RULE_EVENT:
+	case DC_RULE_LOG:
+	case DC_RULE_STOPPED:
+	case DC_RULE_D_STATE:
+	case DC_RULE_EXEC:
+	case DC_RULE_OOM:
+		return DC_UNIT_NONE;
+	}
+	return DC_UNIT_NONE;
+}
+
+enum dc_unit dc_rule_unit(const struct dc_rule_node *leaf)
+{
+	return leaf->of_limit ? DC_UNIT_PERCENT : dc_rule_amount_unit(leaf);
+}
+
 void dc_rule_defaults(struct dc_rule *rule)
 {
 	*rule = (struct dc_rule){

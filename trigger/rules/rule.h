@@ -36,6 +36,7 @@
 #include <stdint.h>
 
 #include "ipc/cleanup.h"
+#include "persist/incident.h"
 
 #define DC_RULE_NODES_MAX 32u
 #define DC_RULE_WHERE_MAX 8u /* in all of an expression */
@@ -134,6 +135,11 @@ int dc_rule_parse(const char *text, struct dc_rule_expression *ret_expression, s
 void dc_rule_explain(const struct dc_rule_expression *e, char *ret_text, size_t size);
 
 bool dc_rule_compares(enum dc_rule_compare compare, double value, double number);
+
+/* Of the value of a condition, and of what it is compared with. DC_UNIT_NONE: it happens, or holds. */
+enum dc_unit dc_rule_unit(const struct dc_rule_node *leaf);
+/* Where it is compared with a part of a limit: of that. */
+enum dc_unit dc_rule_amount_unit(const struct dc_rule_node *leaf);
 
 /* ---- a rule: an expression, and what follows from it ---- */
 
