@@ -131,10 +131,10 @@ static void test_budget(void **state)
 	struct dc_control_rule r;
 
 	(void)state;
-	rule->cooldown_ns = 2 * SECOND;
+	rule->cooldown_ns = 1500 * MS;
 	rule->per_hour = 10;
 	watching_start(&t);
-	GUEST(&t, true, "slow", "0", "say", "ready", "sleep", "600", "storm", "2", "100", "sleep", "2500", "slow", "2", "tick", "20", "0");
+	GUEST(&t, true, "slow", "0", "say", "ready", "sleep", "600", "storm", "1", "100", "sleep", "1700", "slow", "2", "tick", "20", "0");
 	assert_int_equal(watching_captures(&t, 1), 1);
 	assert_int_equal(watching_captures(&t, 2), 2);
 	r = ask_rule();
@@ -257,7 +257,7 @@ static void test_reload(void **state)
 	when(&rules, "first", "span \"none of this name\" > 1ms");
 	t.config.reload = reload;
 	watching_start(&t);
-	GUEST(&t, true, "slow", "0", "say", "ready", "sleep", "1500", "slow", "150", "tick", "20", "0");
+	GUEST(&t, true, "slow", "0", "say", "ready", "sleep", "900", "slow", "150", "tick", "20", "0");
 	kill(t.watcher, SIGHUP);
 	usleep(300000);
 	assert_string_equal(ask_rule().name, "first");
@@ -326,5 +326,5 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_thresholds, setup, teardown),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return watching_run_group(tests);
 }

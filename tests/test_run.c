@@ -414,5 +414,5 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_ring_of_another_boot, setup, teardown),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return watching_run_group(tests);
 }

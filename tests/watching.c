@@ -1,13 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 #include "watching.h"
 
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+
+#include <cmocka.h>
 #include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/sendfile.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -22,6 +29,8 @@
 			abort();                                                                             \
 		}                                                                                            \
 	} while (0)
+
+#define AT_ONCE 8u /* tests of a group: they wait for looks, four a second, and for nothing else */
 
 static void log_line(void *arg, const char *line)
 {
@@ -258,4 +267,51 @@ bool watching_connector_tells(void)
 		dc_death_connector_read(fd, saw_exit, &seen);
 	}
 	return seen;
+}
+
+/* ---- many tests that wait ---- */
+
+struct running {
+	pid_t pid;
+	int output; /* a file in memory */
+};
+
+static void run_one(const char *name, const struct CMUnitTest *test, struct running *r)
+{
+	NEED((r->output = memfd_create(test->name, MFD_CLOEXEC)) >= 0);
+	fflush(stdout);
+	NEED((r->pid = fork()) >= 0);
+	if (r->pid > 0)
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	NEED(dup2(r->output, STDOUT_FILENO) >= 0 && dup2(r->output, STDERR_FILENO) >= 0);
+	exit(_cmocka_run_group_tests(name, test, 1, NULL, NULL));
+}
+
+static bool passed(struct running *r)
+{
+	off_t at = 0;
+	int status;
+
+	NEED(waitpid(r->pid, &status, 0) == r->pid);
+	while (sendfile(STDOUT_FILENO, r->output, &at, 1 << 20) > 0)
+		continue;
+	close(r->output);
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+int watching_run_tests(const char *name, const struct CMUnitTest *tests, size_t count)
+{
+	CLEANUP(free) struct running *all = calloc(count, sizeof(*all));
+	size_t begun = 0;
+	int failed = 0;
+
+	NEED(all);
+	for (size_t i = 0; i < count; i++) {
+		for (; begun < count && begun < i + AT_ONCE; begun++)
+			run_one(name, &tests[begun], &all[begun]);
+		failed += !passed(&all[i]);
+	}
+	printf("%zu tests, %d failed\n", count, failed);
+	return failed;
 }

@@ -5,6 +5,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -44,6 +46,14 @@ struct watching_reply {
 struct watching_reply watching_ask(struct watching *t, const struct dc_control_request *request);
 struct watching_reply watching_trigger_all(struct watching *t, const char *reason, int64_t last_ns,
 					   int64_t after_ns);
+
+/*
+ * watching_run_group() - cmocka_run_group_tests() for tests that mostly wait: each in a process of its own, some at a time
+ * What they say comes out in order, whole. Return: how many failed.
+ */
+#define watching_run_group(tests) watching_run_tests(#tests, tests, sizeof(tests) / sizeof((tests)[0]))
+struct CMUnitTest;
+int watching_run_tests(const char *name, const struct CMUnitTest *tests, size_t count);
 
 /* Whether the kernel's connector tells us of exits. Opening it is not enough: outside of the first pid namespace it is mute. */
 bool watching_connector_tells(void);
