@@ -19,9 +19,10 @@ wrong() {
 holds() { grep -qE -- "$2" "$1" || wrong "$1 does not hold '$2': $(head -c 3000 "$1")"; }
 
 for address in 0.0.0.0:9100 '[::]:9100' 192.168.1.1:9100 9100; do
-	"$bin" watch --out "$dir/captures" --metrics "$address" 2>"$dir/err" && wrong "--metrics $address is taken"
+	"$bin" watch --out "$dir/captures" --metrics "$address" 2>"$dir/err"
+	[[ $? == 64 ]] || wrong "--metrics $address is a wrong argument"
 	(($(wc -l <"$dir/err") == 1)) || wrong "--metrics $address: expected one line: $(cat "$dir/err")"
-	holds "$dir/err" "^dashcam watch: --metrics: '.*expected unix:PATH or 127\.0\.0\.1:PORT$"
+	holds "$dir/err" "^dashcam watch: --metrics: '.*expected unix:PATH or 127\.0\.0\.1:PORT; see"
 done
 
 port=$((20000 + $$ % 30000))

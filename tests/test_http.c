@@ -217,17 +217,24 @@ static void test_slow_and_many(void **state)
 
 static void test_places(void **state)
 {
-	/* A socket left behind is replaced, any other file is not; who may connect is the owner and the group. */
-	int lines = 1;
-	struct dc_http *h = open_http(&lines), *second = NULL;
+	/* A socket left behind is replaced; one that somebody listens at is not, nor is any other file; who may connect
+	 * is the owner and the group. */
+	struct sockaddr_un left = {.sun_family = AF_UNIX};
+	int lines = 1, fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct dc_http *h, *second = NULL;
 	char why[DC_WHY_BYTES];
 	struct stat st;
 
 	(void)state;
+	strcpy(left.sun_path, path);
+	assert_int_equal(bind(fd, (struct sockaddr *)&left, sizeof(left)), 0);
+	close(fd);
+	h = open_http(&lines);
 	assert_int_equal(stat(path, &st), 0);
 	assert_int_equal(st.st_mode & 0777, 0660);
-	assert_int_equal(dc_http_new(address, page, &lines, &second, why), 0);
-	dc_http_free(second);
+	assert_int_equal(dc_http_new(address, page, &lines, &second, why), -EADDRINUSE);
+	assert_null(second);
+	close(join()); /* it is still the first one's */
 	dc_http_free(h);
 	fclose(fopen(path, "w"));
 	assert_int_equal(dc_http_new(address, page, &lines, &h, why), -EADDRINUSE);

@@ -75,7 +75,7 @@ int watching_configure(const struct watching_options *o, struct watching_places 
 	const char *metrics = strcmp(o->metrics, "off") == 0 ? NULL : o->metrics;
 
 	if (metrics && dc_http_check(metrics, why) < 0)
-		return failure("--metrics: %s", why);
+		return usage_error("--metrics: %s", why);
 	dc_watcher_defaults(ret_config);
 	ret_config->dir = ret_places->dir;
 	ret_config->output = (struct dc_save_output){

@@ -127,6 +127,14 @@ int dc_http_check(const char *address, char ret_why[static DC_WHY_BYTES])
 	return parse(address, &a, &bytes, ret_why);
 }
 
+/* Somebody listens there; a socket that was left behind refuses. */
+static bool is_alive(const struct sockaddr_un *address)
+{
+	CLEANUP(close_fd) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	return fd >= 0 && (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 || errno == EAGAIN);
+}
+
 /* A socket that somebody left there is removed, nothing else. */
 static int bind_to(struct dc_http *h, const union address *a, socklen_t bytes)
 {
@@ -139,7 +147,7 @@ static int bind_to(struct dc_http *h, const union address *a, socklen_t bytes)
 	h->listen_fd = socket(a->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (h->listen_fd < 0)
 		return -errno;
-	if (local && lstat(a->un.sun_path, &st) == 0 && S_ISSOCK(st.st_mode))
+	if (local && lstat(a->un.sun_path, &st) == 0 && S_ISSOCK(st.st_mode) && !is_alive(&a->un))
 		unlink(a->un.sun_path);
 	if (!local)
 		setsockopt(h->listen_fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
