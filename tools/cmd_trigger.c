@@ -93,7 +93,10 @@ struct asking {
 static void print_reply(struct asking *a, const struct dc_control_reply *r)
 {
 	if (!a->options->json) {
-		puts(r->path);
+		if (*r->path)
+			puts(r->path);
+		else
+			say("%s: 'dashcam ls' lists it, --wait prints its path", r->text);
 		return;
 	}
 	json_object(&a->json, NULL);
@@ -206,7 +209,7 @@ const struct command cmd_trigger = {
 	.summary = "save the past now",
 	.usage = "",
 	.about = "Asks the watcher, and each 'dashcam run', to save the last seconds of the processes named, "
-		 "and prints the "
+		 "and with --wait prints the "
 		 "path of each capture. "
 		 "Processes of several users become several captures, each readable by its owner. "
 		 "You may save your own processes, root all.\n\n"

@@ -90,7 +90,7 @@ static void serve_trigger(struct dc_watcher *w, uint64_t client, const struct uc
 				 .severity = SEVERITY_ASKED,
 				 .pid = (uint32_t)peer->pid,
 				 .window = {.last_ns = q->last_ns < 0 ? w->config.last_ns : q->last_ns,
-					    .after_ns = q->after_ns < 0 ? 0 : q->after_ns}};
+					    .after_ns = q->after_ns < 0 ? w->config.after_ns : q->after_ns}};
 	int r;
 
 	dc_roster_event(w->roster); /* a process that started a moment ago */
