@@ -78,6 +78,7 @@ until_true bash -c "'$bin' status --json --interval 1ms | jq -e '.rules[] | sele
 sed -i 's/1ms/1 parsec/' "$dir/conf"
 kill -HUP $watcher
 until_true grep -q "expected a time such as" "$dir/watch.err"
+until_true grep -q "rules not read again: the old ones stay" "$dir/watch.err"
 "$bin" status --json --interval 1ms | jq -e 'any(.rules[]; .name == "first")' >/dev/null || wrong "a wrong file changes nothing"
 cat >"$dir/conf" <<END
 [watch]

@@ -508,8 +508,10 @@ void dc_ruling_reload(struct dc_watcher *w)
 	if (!ruling || !w->config.reload)
 		return;
 	dc_rules_cleanup(next);
-	if (w->config.reload(w->config.reload_arg, next) < 0)
+	if (w->config.reload(w->config.reload_arg, next) < 0) { /* it has said what is wrong */
+		dc_watcher_say(w, "rules not read again: the old ones stay");
 		return;
+	}
 	if (dc_evaluate_reload(ruling->evaluate, next) < 0) {
 		dc_watcher_say(w, "rules not read again: no memory; the old ones stay");
 		return;
