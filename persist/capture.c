@@ -399,8 +399,8 @@ static int take_end_block(struct dc_capture *c, const struct dc_block_ref *b)
 	if (end.faults)
 		dc_capture_fault(c, b->offset,
 				 "settled from a damaged capture: %" PRIu64
-				 " faults, what they hit is not here",
-				 end.faults);
+				 " fault%s, what was hit is not here",
+				 end.faults, end.faults == 1 ? "" : "s");
 	if (end.blocks != b->sequence)
 		dc_capture_fault(c, b->offset,
 				 "the end block counts %" PRIu64 " blocks, but it is number %" PRIu32,

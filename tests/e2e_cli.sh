@@ -55,6 +55,11 @@ done
 head -c 100000 /dev/urandom >"$dir/noise.dcap"
 mkdir "$dir/dir.dcap"
 mkfifo "$dir/fifo.dcap"
+for c in keep rm why symbolize "scrub --arg x"; do
+	# shellcheck disable=SC2086
+	expect 1 "is a directory, expected a capture" $c "$dir/dir.dcap"
+done
+[[ ! -e $dir/dir.dcap.keep ]] || wrong "a directory is not kept"
 for c in info show export; do
 	grep -qx $c <<<"$commands" || continue
 	expect 64 "expected a capture" $c
@@ -120,6 +125,7 @@ json=$("$bin" doctor --dir "$dir/rings" --json | jq -r '.checks[].state' | tr '\
 # A full disk behind stdout is not success.
 "$bin" version >/dev/full 2>"$dir/err"
 [[ $? == 1 ]] && grep -q "cannot write to standard output: No space left" "$dir/err" || wrong "a full stdout is an error"
+expect 64 "'9100' has no port" run --metrics 9100 -- true
 
 # Completion knows every command and every option.
 # shellcheck disable=SC1091

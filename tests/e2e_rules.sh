@@ -65,7 +65,7 @@ expect 2 rules check "$dir/good.conf"
 grep -q "line 3: rule 'slow-pay', column 45: expected a time" "$dir/err" || wrong "the first one is named"
 expect 2 rules check --json "$dir/good.conf"
 [[ $(jq -c '[.errors[] | [.rule, .line, .column]]' "$dir/out") == '[["slow-pay",3,45],["errors",8,6]]' ]] || wrong "errors in JSON"
-expect 2 rules check "$dir/none.conf"
+expect 1 rules check "$dir/none.conf"
 expect 64 rules chek "$dir/good.conf"
 expect 64 rules check
 

@@ -98,6 +98,8 @@ capture=$("$bin" trigger --pid "$app_pid" --wait --reason 'why "this" one') || w
 [[ -s $capture ]] || wrong "trigger prints the path: '$capture'"
 "$bin" trigger --name 'tool_*' --last 1s --after 10ms --wait --json >"$dir/out" || wrong "trigger --json"
 jq -e '.[0].durable and .[0].events > 10 and .[0].processes == 1' "$dir/out" >/dev/null || wrong "$(cat "$dir/out")"
+expect 0 "is under way: 'dashcam ls' lists it, --wait prints its path" trigger --pid "$app_pid" --last 1s
+[[ ! -s $dir/out ]] || wrong "a path that is not known is not printed: $(cat "$dir/out")"
 
 # --- sites: listed, switched ---
 
@@ -182,7 +184,9 @@ check_reading() {
 	grep -q 'other.work' "$dir/traced" && wrong "--trace shows a thread that did not work on it"
 	n=$("$bin" show "$file" --trace 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 --name login | grep -c login)
 	((n == 1)) || wrong "--trace with --name: $n lines"
-	"$bin" show "$file" --trace 1af7 | grep -q login && wrong "--trace of another id shows nothing"
+	"$bin" show "$file" --trace 1af7 >"$dir/traced" 2>"$dir/err"
+	[[ $? == 1 ]] && grep -q "worked on a trace '1af7'" "$dir/err" || wrong "--trace of nobody is said: $(cat "$dir/err")"
+	grep -q login "$dir/traced" && wrong "--trace of another id shows nothing"
 
 }
 
@@ -303,6 +307,8 @@ for c in info show export; do
 	[[ $? == 2 && -s $dir/out && -s $dir/err ]] || wrong "$c of a cut capture: $(cat "$dir/err")"
 	grep -qv "^dashcam $c: '$dir/cut.dcap': " "$dir/err" && wrong "$c: every line names the file: $(cat "$dir/err")"
 done
+cp "$dir/cut.dcap" "$dir/cut2.dcap"
+expect 2 "from a damaged capture: 1 fault, what was hit is not here" scrub "$dir/cut2.dcap" --arg user
 "$bin" info --json "$dir/cut.dcap" 2>/dev/null | jq -e '.faults | length > 0' >/dev/null || wrong "faults in JSON"
 printf '\x7e' | dd of="$dir/cut.dcap" bs=1 seek=68 conv=notrunc 2>/dev/null
 "$bin" info "$dir/cut.dcap" >"$dir/out" 2>"$dir/err"
@@ -339,6 +345,11 @@ if [[ $EUID == 0 ]] && chmod 0711 "$dir" && command -v setpriv >/dev/null; then
 	setpriv --reuid 65534 --regid 65534 --clear-groups "$dir/dashcam" info "$capture" >"$dir/out" 2>"$dir/err"
 	[[ $? == 1 ]] && grep -q "permission denied; a capture can be read by its owner and root only" "$dir/err" ||
 		wrong "another user's capture: $(cat "$dir/err")"
+	mkdir -m 0700 "$dir/closed"
+	for c in info keep rm; do
+		setpriv --reuid 65534 --regid 65534 --clear-groups "$dir/dashcam" $c "$dir/closed/x.dcap" 2>"$dir/err"
+		grep -qi "permission denied" "$dir/err" || wrong "$c in a closed directory: $(cat "$dir/err")"
+	done
 	mkdir -m 0755 "$dir/theirs"
 	setpriv --reuid 65534 --regid 65534 --clear-groups env -u DASHCAM_DIR "$dir/dashcam" run --out "$dir/theirs" -- true >"$dir/out" 2>"$dir/err"
 	[[ $? == 1 && $(wc -l <"$dir/err") == 1 ]] && grep -q "'$dir/theirs': cannot write to it: Permission denied" "$dir/err" ||

@@ -132,7 +132,8 @@ static void test_refuses(void **state)
 		       "line 4: unknown key 'winodw' (did you mean 'window'?)");
 	expect_refusal(LOAD("[watch]\nconfig = x\n"), "line 2: unknown key 'config'");
 	expect_refusal(LOAD("[wacth]\nwindow = 30s\n"), "line 2: unknown section [wacth], expected [watch] or [rule NAME]");
-	expect_refusal(LOAD("window = 30s\n"), "line 1: unknown section []");
+	expect_refusal(LOAD("window = 30s\n"), "line 1: a key before any section, expected [watch] or [rule NAME]");
+	expect_refusal(LOAD("[watch]\n[wacth]\n"), "line 2: unknown section [wacth], expected");
 	expect_refusal(LOAD("[watch\n"), "line 1: was not understood");
 	expect_refusal(LOAD("[watch]\njust words\n"), "line 2: was not understood");
 	expect_refusal(LOAD("[watch]\nsettle = maybe\n"),

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <libgen.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "ipc/cleanup.h"
 #include "persist/store.h"
@@ -246,12 +247,18 @@ static void target_cleanup(struct target *t)
 
 static int target_open(struct target *t, const char *store, const char *operand)
 {
+	struct stat st;
 	size_t length;
+	int r = stores_find(store, operand, t->path);
 
 	t->dir_fd = -1;
-	if (stores_find(store, operand, t->path) < 0)
+	if (r == -ENOENT)
 		return failure("'%s': no such capture; 'dashcam ls' lists them", operand);
+	if (r < 0)
+		return failure("'%s': %s", operand, strerror(-r));
 	length = strlen(t->path);
+	if (stat(t->path, &st) == 0 && S_ISDIR(st.st_mode))
+		return failure("'%s' is a directory, expected a capture file (.dcap)", t->path);
 	if (length < 6 || strcmp(t->path + length - 5, ".dcap") != 0)
 		return failure("'%s' is not a capture, expected a name that ends in .dcap", t->path);
 	t->name = strrchr(t->path, '/') ? strrchr(t->path, '/') + 1 : t->path;

@@ -215,8 +215,9 @@ static int check(const struct rules_options *o, const char *path)
 		return failure("out of memory");
 	c->path = path;
 	c->json = o->json;
-	if (read_rules(o, c, &rules) < 0)
-		return EXIT_DAMAGED;
+	r = read_rules(o, c, &rules);
+	if (r < 0)
+		return r == -EINVAL ? EXIT_DAMAGED : EXIT_FAILED; /* wrong; not there, not ours to read */
 	if (o->json)
 		r = print_json(&rules, c);
 	else
@@ -245,7 +246,8 @@ const struct command cmd_rules = {
 		 "With 'check FILE', reads a dashcam.conf(5) as 'dashcam watch' would and says each rule in a sentence; of one that is wrong "
 		 "it shows the column, and what would have been right. "
 		 "The language is that of dashcam-rules(7).",
-	.exit_status = "0 when all rules are good, 2 when one is wrong or the file is, 64 when the arguments were wrong.",
+	.exit_status = "0 when all rules are good, 1 when the file cannot be read, 2 when it or a rule is wrong, 64 when the "
+		       "arguments were wrong.",
 	.examples = "dashcam rules check /etc/dashcam.conf\twhat a watcher would look for\n"
 		    "dashcam rules --when 'cpu > 95% for 5s'\ttry an expression\n",
 	.see_also = "run watch",

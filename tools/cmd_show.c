@@ -403,7 +403,10 @@ static int show_run(const void *options, const struct operands *operands)
 		r = show_capture(&s, &cut);
 	if (s.grep)
 		regfree(&grep);
-	return capture_status(c, operands->items[0], r);
+	r = capture_status(c, operands->items[0], r);
+	if (r == EXIT_OK && trace && !trace_found(trace))
+		return failure("--trace: no thread of this capture worked on a trace '%s'", o->trace);
+	return r;
 }
 
 const struct command cmd_show = {

@@ -337,12 +337,12 @@ static int status_run(const void *options, const struct operands *operands)
 		status_json(&list, seen, &sampling, rules);
 	else if (!none && status_text(&list, seen) < 0)
 		return failure("out of memory");
+	if (none && sampling.count == 0)
+		return failure("no such process records in '%s'", list.dir);
 	if (!o->json) {
 		sampling_text(&sampling);
 		status_rules_text(rules);
 	}
-	if (none && sampling.count == 0)
-		return failure("no such process records in '%s'", list.dir);
 	return EXIT_OK;
 }
 

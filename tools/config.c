@@ -111,7 +111,10 @@ static int unknown_section(struct loading *l, const char *section)
 	for (const struct config_kind *k = l->kinds; k->command; k++)
 		snprintf(known + strlen(known), sizeof(known) - strlen(known), "%s[%s%s]", *known ? " or " : "", k->command->name,
 			 k->open ? " NAME" : "");
-	snprintf(l->why, sizeof(l->why), "unknown section [%.60s], expected %s", section, known);
+	if (*section)
+		snprintf(l->why, sizeof(l->why), "unknown section [%.60s], expected %s", section, known);
+	else
+		snprintf(l->why, sizeof(l->why), "a key before any section, expected %s", known);
 	return -EINVAL;
 }
 
@@ -251,10 +254,12 @@ static int check_empty(struct loading *l)
 	for (unsigned i = 0; i < l->count; i++) {
 		const struct config_kind *kind = kind_find(l, l->headers[i].name, &which);
 
-		if (!kind || !kind->open || l->headers[i].seen)
+		l->line = l->headers[i].line;
+		if (!kind)
+			return unknown_section(l, l->headers[i].name);
+		if (!kind->open || l->headers[i].seen)
 			continue;
 		snprintf(l->why, sizeof(l->why), "section [%s] has no key", l->headers[i].name);
-		l->line = l->headers[i].line;
 		return -EINVAL;
 	}
 	return 0;

@@ -43,7 +43,7 @@ static int finish(int status)
 
 	if ((fflush(stdout) == 0 && !failed_before) || status != EXIT_OK)
 		return status; /* of two failures the first one has been said */
-	return failure("cannot write to standard output: %s", strerror(failed_before ? EIO : errno));
+	return failure("cannot write to standard output: %s", failed_before ? "it did not take all" : strerror(errno));
 }
 
 int main(int argc, char **argv)

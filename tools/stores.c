@@ -85,5 +85,5 @@ int stores_find(const char *given, const char *name, char ret_path[static PATH_M
 	if (!strchr(name, '/') && *name && access(name, F_OK) < 0 && stores_each(given, find_in, &f) == 1)
 		return 0;
 	snprintf(ret_path, PATH_MAX, "%s", name);
-	return access(name, F_OK) == 0 ? 0 : -ENOENT;
+	return access(name, F_OK) == 0 ? 0 : -errno;
 }

@@ -17,6 +17,6 @@ int stores_each(const char *given, int (*each)(void *arg, const char *dir), void
 /*
  * stores_find() - path of a capture
  * @name: a path (it has a slash, or is a file here), or the name of a capture in one of the stores, .dcap may be missing
- * Return: 0; -ENOENT: *@ret_path is @name itself, for the message.
+ * Return: 0; -ENOENT, -EACCES ...: *@ret_path is @name itself, for the message.
  */
 int stores_find(const char *given, const char *name, char ret_path[static PATH_MAX]);

@@ -13,8 +13,8 @@
 #include "tools/command.h"
 #include "tools/top.h"
 
-#define ENTER "\033[?1049h\033[?25l" /* the other screen, no cursor */
-#define LEAVE "\033[?25h\033[?1049l"
+#define ENTER "\033[?1049h\033[?25l\033[?7l" /* the other screen, no cursor; what is too long ends at the edge */
+#define LEAVE "\033[?7h\033[?25h\033[?1049l"
 
 static volatile sig_atomic_t ending;
 

@@ -19,6 +19,7 @@ struct lane_trace {
 
 struct trace {
 	char prefix[ID_DIGITS + 1]; /* lower case */
+	bool found; /* somebody worked on it */
 	unsigned processes;
 	struct lane_trace lanes[];
 };
@@ -88,6 +89,12 @@ bool trace_see(struct trace *t, const struct dc_cursor_event *e)
 	if (e->event.kind == DC_KIND_CONTEXT) {
 		trace_text(e->event.context.trace_id, id);
 		l->in[e->lane] = strncmp(id, t->prefix, strlen(t->prefix)) == 0;
+		t->found |= l->in[e->lane];
 	}
 	return l->in[e->lane];
+}
+
+bool trace_found(const struct trace *t)
+{
+	return t->found;
 }

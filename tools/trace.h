@@ -19,6 +19,7 @@ void trace_free(struct trace *t);
 DC_DEFINE_CLEANUP(trace, struct trace *, trace_free)
 
 bool trace_see(struct trace *t, const struct dc_cursor_event *e); /* whether it belongs to the trace */
+bool trace_found(const struct trace *t);                          /* whether anything did */
 
 /* 32 hex digits. Return: false: it is all zeros, which says that none is known. */
 bool trace_text(const uint8_t id[16], char ret_text[static 33]);
