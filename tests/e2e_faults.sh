@@ -21,7 +21,7 @@ warm_s=15
 patience_s=20
 trap 'stop_all; rm -rf "$work"' EXIT
 
-# fault|rules that name it rightly (a pattern)|what it is
+# fault|rules that name it rightly|what it is
 faults='
 lock-convoy|unusual|readers sleep with a lock
 slow-disk|unusual|500 ms a journal record
@@ -30,7 +30,7 @@ thread-leak|thread|a thread a request
 memory-growth|memory|64 KiB a request
 fd-leak|descriptors|a descriptor a request
 busy-loop|open|one request spins
-lost-wakeup|silent|the indexer is not told
+lost-wakeup|silent,open|the indexer is not told
 queue-growth|unusual|jobs take 200 ms
 retry-storm|unusual|asked again and again
 deadlock|open|two shards, two orders
@@ -38,7 +38,7 @@ slow-route|unusual|GET /stats walks everything
 gc-pause|unusual|all shards locked
 crash|signal|a null pointer
 fork-bomb|unusual|a hundred spinning children
-clock-step|silent|an hour ahead
+clock-step|silent,open|an hour ahead
 log-storm|log|two hundred errors a request
 oom-kill|signal|memory limit of its cgroup
 stopped|stopped|SIGSTOP
@@ -136,7 +136,7 @@ one() {
 		rule=$("$dashcam" info --json "$file" | sed -n 's/.*"rule": *"\([^"]*\)".*/\1/p' | head -n 1)
 		# memory that grows is noticed by the rule about it, or by the kernel
 		if [ "$name" = memory-growth ]; then pattern='memory|signal'; fi
-		if grep -qE "$pattern" <<<"$rule"; then mark=+; else mark=-; fi
+		if grep -qE "${pattern//,/|}" <<<"$rule"; then mark=+; else mark=-; fi
 		what="$what: after $began ms by '$rule': $("$dashcam" why "$file" | sed -n 2,3p | tr '\n' ' ' | tr -s ' ')"
 		end_server "$dir" # only now: its death is an incident too
 		say "$mark $name: $what" >"$dir/result"

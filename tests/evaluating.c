@@ -96,6 +96,8 @@ struct dc_site_info sites[] = {
 	[ERROR] = {.name = "e", .level = DC_LEVEL_ERROR},
 	[WARN] = {.name = "w", .level = DC_LEVEL_WARN},
 	[PARK] = {.name = "worker.park"},
+	[JOB] = {.name = "job", .keys = {"id", "size"}, .arg_count = 2, .types = {DC_TYPE_U64, DC_TYPE_I64}},
+	[JOB_DONE] = {.name = "job", .keys = {"id"}, .arg_count = 1, .types = {DC_TYPE_U64}},
 };
 
 struct dc_event of(uint8_t kind, uint16_t site, uint32_t thread)

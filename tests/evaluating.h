@@ -24,7 +24,9 @@
 #define ERROR 5
 #define WARN 6
 #define PARK 7
-extern struct dc_site_info sites[PARK + 1];
+#define JOB 8 /* begins; and ends */
+#define JOB_DONE 9
+extern struct dc_site_info sites[JOB_DONE + 1];
 
 /* What fired. */
 extern struct dc_rule_firing fired[64];

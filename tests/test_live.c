@@ -174,6 +174,44 @@ static void test_one_name(void **state)
 	assert_int_equal(dc_live_count(l), 2);
 }
 
+static void async(struct dc_live *l, uint8_t kind, uint64_t id, uint64_t units)
+{
+	const uint16_t site = kind == DC_KIND_ASYNC_BEGIN ? 8 : 9;
+	struct dc_event e = {.kind = kind, .site = site, .info = &infos[site], .arg_count = 1, .units = units};
+
+	e.args[0].u = id;
+	dc_live_event(l, &e, 1, 0);
+}
+
+static void test_async(void **state)
+{
+	/* One row of both its sites: how long they took, and how many are open. */
+	CLEANUP(dc_live) struct dc_live *l = make();
+	struct dc_live_row row;
+
+	(void)state;
+	strcpy(names[9], names[8]);
+	infos[8].kind = DC_KIND_ASYNC_BEGIN;
+	infos[9].kind = DC_KIND_ASYNC_END;
+	infos[8].arg_count = infos[9].arg_count = 1;
+	infos[8].types[0] = infos[9].types[0] = DC_TYPE_U64;
+	for (unsigned i = 0; i < 20; i++) {
+		async(l, i & 1 ? DC_KIND_ASYNC_BEGIN : DC_KIND_ASYNC_END, i, i & 1 ? 1000 : 501000);
+		async(l, i & 1 ? DC_KIND_ASYNC_END : DC_KIND_ASYNC_BEGIN, i, i & 1 ? 501000 : 1000);
+	}
+	async(l, DC_KIND_ASYNC_BEGIN, 100, 1000);
+	async(l, DC_KIND_ASYNC_BEGIN, 101, 1000);
+	async(l, DC_KIND_ASYNC_END, 102, 1000); /* begun before anybody looked */
+	row = row_of(l, "site.8", 0);
+	assert_int_equal(row.kind, DC_KIND_BEGIN);
+	assert_int_equal(row.open, 2);
+	near_to(row.p50_ns, 1e6);
+	near_to(row.per_s, 16); /* twenty in the first slot of an eighth of ten seconds */
+	assert_int_equal(dc_live_count(l), 1);
+	dc_live_lost(l);
+	assert_int_equal(row_of(l, "site.8", 0).open, 0);
+}
+
 static void test_bounds(void **state)
 {
 	/* Beyond the bound sites are one row; all are given back; an event without a site, or with a name of its own, is no harm. */
@@ -199,6 +237,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_spans),    cmocka_unit_test(test_others), cmocka_unit_test(test_open),
 		cmocka_unit_test(test_one_name), cmocka_unit_test(test_bounds),
+		cmocka_unit_test(test_async),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -224,6 +224,7 @@ static void act(struct dc_watcher *w, const struct dc_rule_firing *f, struct sel
 	const struct dc_ring *ring = of->e->ring;
 	const struct dc_rule *rule = f->rule;
 	CLEANUP(free) struct dc_cause *cause = calloc(1, sizeof(*cause));
+	const uint64_t at_units = f->at_units ? f->at_units : of->event_units;
 	char text[256];
 	struct firing firing = {
 		.reason = DC_REASON_RULE,
@@ -235,7 +236,7 @@ static void act(struct dc_watcher *w, const struct dc_rule_firing *f, struct sel
 		.tid = f->tid,
 		.window = {.last_ns = rule->last_ns == DC_RULE_HERE_DEFAULT ? w->config.last_ns : rule->last_ns,
 			   .after_ns = rule->after_ns == DC_RULE_HERE_DEFAULT ? w->config.after_ns : rule->after_ns,
-			   .at_tick = f->at_tick ? f->at_tick : of->event_units << ring->header.tick_shift},
+			   .at_tick = f->at_tick ? f->at_tick : at_units << ring->header.tick_shift},
 	};
 
 	if (!cause || !allowed(w, f, ring->uid, &firing.suppressed))

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "trigger/rules/async.h"
 #include "trigger/rules/window.h"
 
 #define DEPTH_MAX 16u /* spans around a log line or open in a thread that are known by name */
@@ -38,6 +39,7 @@ struct dc_live {
 	uint16_t of_id[DC_SITE_MAX]; /* index + 1; 0: none yet */
 	struct lane *lanes;
 	uint32_t lane_count;
+	struct dc_async *async; /* NULL: it has none */
 	uint32_t last_lane; /* told of; a lower one begins the next round */
 };
 
@@ -67,6 +69,7 @@ void dc_live_free(struct dc_live *l)
 	for (uint32_t i = 0; i < l->count; i++)
 		site_free(l->sites[i]);
 	*l->all -= l->count;
+	dc_async_free(l->async);
 	free(l->lanes);
 	free(l);
 }
@@ -118,8 +121,15 @@ static struct site *site_known(struct dc_live *l, uint16_t id, uint32_t index)
 	return l->sites[index];
 }
 
+/* One row for where an async span begins, where it ends, and spans of the same name within a thread. */
+static uint8_t row_kind(uint8_t kind)
+{
+	return kind == DC_KIND_ASYNC_BEGIN || kind == DC_KIND_ASYNC_END ? DC_KIND_BEGIN : kind;
+}
+
 static struct site *site_of(struct dc_live *l, const struct dc_event *e)
 {
+	const uint8_t kind = e->info ? row_kind(e->info->kind) : 0;
 	struct site *s;
 
 	if (!e->info)
@@ -129,11 +139,11 @@ static struct site *site_of(struct dc_live *l, const struct dc_event *e)
 	if (l->of_id[e->site])
 		return l->sites[l->of_id[e->site] - 1];
 	for (uint32_t i = 0; i < l->count; i++) /* one name in several places is one row */
-		if (l->sites[i]->kind == e->info->kind && strncmp(l->sites[i]->name, e->info->name, DC_LIVE_NAME_BYTES - 1) == 0)
+		if (l->sites[i]->kind == kind && strncmp(l->sites[i]->name, e->info->name, DC_LIVE_NAME_BYTES - 1) == 0)
 			return site_known(l, e->site, i);
 	if (full(l))
 		return rest(l);
-	s = site_new(l, e->info->name, e->info->kind);
+	s = site_new(l, e->info->name, kind);
 	return s ? site_known(l, e->site, l->count - 1) : NULL;
 }
 
@@ -162,9 +172,12 @@ void dc_live_lane(struct dc_live *l, uint32_t index, const struct dc_ring_lane *
 
 	if (!lane)
 		return;
-	if (index <= l->last_lane) /* threads that ended are not told of any more */
+	if (index <= l->last_lane) { /* threads that ended are not told of any more */
 		for (uint32_t i = 0; i < l->lane_count; i++)
 			l->lanes[i].depth = 0;
+		if (l->async)
+			dc_async_look(l->async);
+	}
 	l->last_lane = index;
 	lane->depth = entry->depth;
 	lane->open_site = entry->open_site;
@@ -208,13 +221,40 @@ static uint32_t open_now(const struct dc_live *l, uint32_t index)
 
 /* ---- events ---- */
 
+static void add_lasted(struct dc_live *l, struct site *s, uint64_t units, double weight, int64_t now_ns)
+{
+	dc_rate_add(&s->rate, weight, now_ns);
+	dc_histogram_add(s->lasted, (uint64_t)((double)units / l->units_per_s * 1e9), weight, now_ns);
+}
+
 static void add_span(struct dc_live *l, struct site *s, const struct dc_event *e, double weight, int64_t now_ns)
 {
-	if (!s->lasted || e->start_units == ~UINT64_C(0) || e->units < e->start_units)
+	if (s->lasted && e->start_units != ~UINT64_C(0) && e->units >= e->start_units)
+		add_lasted(l, s, e->units - e->start_units, weight, now_ns);
+}
+
+static void add_async(struct dc_live *l, struct site *s, const struct dc_event *e, double weight, int64_t now_ns)
+{
+	struct dc_async_span span;
+	uint64_t id;
+	bool known;
+
+	if (!l->async)
+		l->async = dc_async_new();
+	if (!l->async || !dc_async_id(e, &id))
 		return;
-	dc_rate_add(&s->rate, weight, now_ns);
-	dc_histogram_add(s->lasted, (uint64_t)((double)(e->units - e->start_units) / l->units_per_s * 1e9), weight,
-			 now_ns);
+	if (e->kind == DC_KIND_ASYNC_BEGIN)
+		known = dc_async_begin(l->async, s, id, e->units, 0, &span);
+	else
+		known = dc_async_end(l->async, s, id, e->units, e->tid, &span);
+	if (known)
+		add_lasted(l, s, span.end_units - span.start_units, weight, now_ns);
+}
+
+void dc_live_lost(struct dc_live *l)
+{
+	if (l->async)
+		dc_async_forget(l->async);
 }
 
 static void add_other(struct dc_live *l, struct site *s, const struct dc_event *e, double weight, int64_t now_ns)
@@ -248,6 +288,8 @@ void dc_live_event(struct dc_live *l, const struct dc_event *e, double weight, i
 		s->sampled_ns = l->sampled_ns = now_ns;
 	if (e->kind == DC_KIND_END)
 		add_span(l, s, e, weight, now_ns);
+	else if (s->lasted && (e->kind == DC_KIND_ASYNC_BEGIN || e->kind == DC_KIND_ASYNC_END))
+		add_async(l, s, e, weight, now_ns);
 	else if (e->kind != DC_KIND_BEGIN && e->kind != DC_KIND_OPEN && e->kind != DC_KIND_STACK)
 		add_other(l, s, e, weight, now_ns);
 }
@@ -275,7 +317,7 @@ void dc_live_row(struct dc_live *l, uint32_t index, int64_t now_ns, struct dc_li
 	memcpy(ret_row->name, s->name, sizeof(s->name));
 	if (!s->lasted)
 		return;
-	ret_row->open = open_now(l, index);
+	ret_row->open = open_now(l, index) + (l->async ? dc_async_open(l->async, s) : 0);
 	ret_row->p50_ns = dc_histogram_percentile(s->lasted, 50, now_ns);
 	ret_row->p99_ns = dc_histogram_percentile(s->lasted, 99, now_ns);
 	ret_row->p999_ns = dc_histogram_percentile(s->lasted, 99.9, now_ns);

@@ -24,7 +24,7 @@ struct dc_live_row {
 	char name[DC_LIVE_NAME_BYTES]; /* of the site, cut; "..." for those beyond the bound */
 	uint8_t kind; /* DC_KIND_BEGIN for spans */
 	bool sampled; /* some of it stands for more than itself */
-	uint32_t open; /* spans now */
+	uint32_t open; /* spans now, async ones too */
 	double per_s;
 	double errors_per_s; /* log lines of level error and above: at their own site, and at the span they are in */
 	double p50_ns, p99_ns, p999_ns, max_ns; /* spans; NaN: none ended */
@@ -39,6 +39,9 @@ DC_DEFINE_CLEANUP(dc_live, struct dc_live *, dc_live_free)
 /* As a tail's handler gets them. */
 void dc_live_lane(struct dc_live *l, uint32_t index, const struct dc_ring_lane *entry);
 void dc_live_event(struct dc_live *l, const struct dc_event *event, double weight, int64_t now_ns);
+
+/* Some events were lost: async spans that seem open may have ended. */
+void dc_live_lost(struct dc_live *l);
 
 /* Sites seen so far, and one of them as it is now. */
 uint32_t dc_live_count(const struct dc_live *l);

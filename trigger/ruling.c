@@ -259,16 +259,28 @@ static void on_event(void *arg, const struct dc_event *event, double weight)
 		dc_live_event(l->live, event, weight, l->now_ns);
 }
 
+static uint64_t left_out(const struct ruled *r)
+{
+	const struct dc_tail_totals *t = dc_tail_totals(r->tail);
+
+	return t->skipped_chunks + t->lost_chunks;
+}
+
 static void look_at_tail(struct ruled *r, int64_t budget_ns, uint64_t now_units, int64_t now_ns, uint32_t place)
 {
 	static const struct dc_tail_handler handler = {.lane = on_lane, .event = on_event};
-	const uint64_t before = dc_tail_totals(r->tail)->events;
+	const uint64_t before = dc_tail_totals(r->tail)->events, left = left_out(r);
 	struct looking looking = {
 		.r = r, .live = dc_living_of(r->w, r->e, place), .now_units = now_units, .now_ns = now_ns};
 
 	r->tailed_ns = now_ns;
 	r->lane_count = 0;
 	dc_tail_look(r->tail, budget_ns, &handler, &looking);
+	if (left_out(r) != left) {
+		dc_evaluate_lost(r->subject);
+		if (looking.live)
+			dc_live_lost(looking.live);
+	}
 	r->idle_looks = dc_tail_totals(r->tail)->events == before ? r->idle_looks + 1 : 0;
 	r->calm = dc_tail_totals(r->tail)->events - before < CALM_EVENTS && !looking.live;
 }
@@ -308,6 +320,14 @@ static bool differs(uint64_t wanted, uint64_t told)
 	return off && (!wanted || !told || off > told / 32);
 }
 
+/* Guests compare what began and ended in one thread. */
+static uint64_t wanted_threshold(const struct ruled *r, const struct dc_schema *schema, uint16_t site)
+{
+	if (schema->sites[site].kind != DC_KIND_BEGIN)
+		return 0;
+	return dc_evaluate_threshold(r->w->ruling->evaluate, r->subject, site, schema->sites[site].name);
+}
+
 /* Only where something happened, since nothing else changes them; and bounded, whatever a ring claims to have. */
 static void push_thresholds(struct ruled *r)
 {
@@ -321,8 +341,7 @@ static void push_thresholds(struct ruled *r)
 		return;
 	for (; looked < count && looked < SITES_A_LOOK && writes < WRITES_A_LOOK; looked++) {
 		const uint32_t site = r->threshold_next = r->threshold_next + 1 < count ? r->threshold_next + 1 : 1;
-		const uint64_t wanted = dc_evaluate_threshold(r->w->ruling->evaluate, r->subject, (uint16_t)site,
-							      schema->sites[site].name);
+		const uint64_t wanted = wanted_threshold(r, schema, (uint16_t)site);
 
 		if (!differs(wanted, r->thresholds[site]) || dc_ring_set_threshold(r->e->ring, site, wanted) < 0)
 			continue;

@@ -104,6 +104,7 @@ static void fire(struct rule_state *r, unsigned leaf)
 		.site = n->site,
 		.tid = n->tid,
 		.at_tick = n->tick,
+		.at_units = s->moment_units,
 		.untold = r->untold,
 	};
 

@@ -281,6 +281,7 @@ void dc_evaluate_forget(struct dc_evaluate *e, struct dc_subject *s)
 	else
 		e->subjects = s->next;
 	e->subject_count--;
+	dc_asyncs_free(s);
 	dc_things_free(s);
 	dc_lanes_free(s);
 	for (uint32_t i = 0; i < e->rules.count; i++)
@@ -311,6 +312,7 @@ static void look_at_log(const struct dc_rule_node *n, struct node_state *st, int
 static void subject_tick(struct dc_subject *s, int64_t now_ns)
 {
 	dc_things_look(s, now_ns);
+	dc_asyncs_look(s, now_ns);
 	dc_lanes_look(s, now_ns);
 	for (uint32_t i = 0; i < s->evaluate->rules.count; i++) {
 		struct rule_state *r = s->rules[i];

@@ -49,6 +49,7 @@ struct dc_rule_firing {
 	uint16_t site;
 	uint32_t tid; /* 0: not of one thread */
 	uint64_t at_tick; /* raw clock of the ring when it happened; 0: now */
+	uint64_t at_units; /* the same in units, where that is what is known; 0: see at_tick */
 	uint8_t trace_id[16]; /* trace context the thread was in; zeros: none known */
 	uint64_t untold; /* how often it came true since the firing before this, and was not told: once a look is enough */
 };
@@ -68,6 +69,8 @@ void dc_evaluate_forget(struct dc_evaluate *e, struct dc_subject *s);
 
 /* One event out of the tail. @weight: how many it stands for, 1 unless the tail samples. */
 void dc_evaluate_event(struct dc_evaluate *e, struct dc_subject *s, const struct dc_event *event, double weight, int64_t now_ns);
+/* Some of its events were lost: what seems open may have ended. */
+void dc_evaluate_lost(struct dc_subject *s);
 /*
  * The guest says a span of @site lasted @units, ended at raw @tick. Rules with `where` wait for the tail to bring it; the
  * same span is not told twice, whoever brings it first. Look at the tail before: then its trace context is known.

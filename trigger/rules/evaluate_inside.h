@@ -5,6 +5,7 @@
  *   evaluate.c   rules, processes, reload           things.c   names and who watches them
  *   decide.c     a rule's tree, and firing          events.c   what a program recorded
  *   lanes.c      silence, spans that stay open      outside.c  vitals, ends, restarts
+ *   asyncs.c     spans from thread to thread
  *
  *   dc_evaluate ─► dc_subject (process) ─► rule_state (one a rule) ─► node_state (one a condition)
  *                        │                       ▲
@@ -18,6 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "trigger/rules/async.h"
 #include "trigger/rules/evaluate.h"
 #include "trigger/rules/surge.h"
 #include "trigger/rules/unusual.h"
@@ -29,6 +31,7 @@
 #define THINGS_ALL_MAX 65536u /* of all: 20 MiB */
 #define HISTOGRAMS_MAX 1024u /* of all: up to 150 KiB each */
 #define LANES_ALL_MAX 65536u /* 45 MiB */
+#define ASYNC_TABLES_MAX 256u /* of all: 37 MiB */
 #define THING_BUCKETS 64u
 #define STACK_MAX 16u /* open spans of a lane that are remembered with their names */
 #define SEEN_MAX 32u
@@ -172,6 +175,8 @@ struct dc_subject {
 	double usually_moving; /* slow mean of it */
 	uint64_t newest_units, now_units;
 	struct activity activity;
+	struct dc_async *async; /* NULL: none yet, or no room */
+	uint64_t moment_units; /* when what is being told happened; 0: with the event at hand */
 	bool has_vitals;
 	struct dc_vitals vitals;
 };
@@ -193,6 +198,7 @@ struct dc_evaluate {
 	uint32_t subject_count;
 	uint32_t thing_count;
 	uint32_t lane_count;
+	uint32_t async_tables;
 	uint32_t histogram_count;
 	int64_t now_ns; /* last heard */
 	uint64_t look; /* running number */
@@ -239,7 +245,32 @@ bool dc_where_holds(const struct dc_rule_expression *e, const struct dc_rule_nod
 struct dc_surge *dc_surge_new(const struct dc_rule_node *n, int64_t now_ns);
 double dc_number_of(const struct dc_event *event, unsigned i); /* NaN: it is none */
 
+/* ---- events.c ---- */
+
+/* One that ended. */
+struct span {
+	struct thing *thing;
+	uint64_t where;
+	double ns;
+	double weight;
+	uint16_t site;
+	uint32_t tid;
+	bool told; /* by the guest */
+};
+/* Arguments are known when a span begins; what they decide is kept until it ends. Bit i: of watch i of its name. */
+uint64_t dc_where_bits(const struct thing *t, const struct dc_event *event);
+void dc_span_count(const struct span *span);
+/* Return: whether it made any condition true. */
+bool dc_span_tell(const struct span *span, int64_t now_ns);
+
+/* ---- asyncs.c ---- */
+void dc_asyncs_event(struct dc_subject *s, const struct dc_event *event, double weight, int64_t now_ns);
+void dc_asyncs_look(struct dc_subject *s, int64_t now_ns); /* before the end of that of the lanes */
+void dc_asyncs_free(struct dc_subject *s);
+
 /* ---- lanes.c ---- */
+/* Whether a span of @t that is open for @ns is what @n is about. */
+bool dc_open_holds(const struct dc_rule_node *n, const struct thing *t, double ns, double *ret_limit);
 struct lane_state *dc_lane_of(struct dc_subject *s, uint32_t lane);
 struct lane_state *dc_lane_by_tid(struct dc_subject *s, uint32_t tid);
 void dc_lanes_free(struct dc_subject *s);

@@ -30,8 +30,7 @@ static void moments_at(struct moments *m, const struct watch *w, int64_t now_ns)
 
 /* ---- spans ---- */
 
-/* Arguments are known when a span begins; what they decide is kept until it ends. Bit i: of watch i of its name. */
-static uint64_t where_bits(const struct thing *t, const struct dc_event *event)
+uint64_t dc_where_bits(const struct thing *t, const struct dc_event *event)
 {
 	uint64_t bits = 0;
 
@@ -60,7 +59,7 @@ static void span_began(struct dc_subject *s, struct lane_state *lane, const stru
 		.start_units = event->kind == DC_KIND_OPEN ? event->start_units : event->units,
 		.thing = t,
 		.site = event->site,
-		.where = t && t->watch_count ? where_bits(t, event) : 0,
+		.where = t && t->watch_count ? dc_where_bits(t, event) : 0,
 	};
 }
 
@@ -100,16 +99,6 @@ static void count(struct watch *w, double weight, int64_t now_ns)
 		dc_rate_add(w->rate, weight, now_ns);
 }
 
-struct span {
-	struct thing *thing;
-	uint64_t where;
-	double ns;
-	double weight;
-	uint16_t site;
-	uint32_t tid;
-	bool told; /* by the guest */
-};
-
 /* What one condition makes of a span that ended. Return: whether it is true at this moment. */
 static bool watch_span(struct watch *w, const struct span *span, int64_t now_ns)
 {
@@ -141,7 +130,7 @@ static bool watch_span(struct watch *w, const struct span *span, int64_t now_ns)
 	return now;
 }
 
-static bool span_tell_all(struct span *span, int64_t now_ns)
+bool dc_span_tell(const struct span *span, int64_t now_ns)
 {
 	struct moments m = {0};
 	bool any = false;
@@ -160,6 +149,13 @@ static bool span_tell_all(struct span *span, int64_t now_ns)
 	return any;
 }
 
+void dc_span_count(const struct span *span)
+{
+	span->thing->ended++;
+	if (span->ns > span->thing->longest_ns)
+		span->thing->longest_ns = span->ns;
+}
+
 static void span_ended(struct dc_subject *s, struct lane_state *lane, const struct dc_event *event, double weight, int64_t now_ns)
 {
 	const struct open_span *o = event->depth >= 1 && event->depth <= lane->depth ? &lane->stack[event->depth - 1] : NULL;
@@ -175,13 +171,11 @@ static void span_ended(struct dc_subject *s, struct lane_state *lane, const stru
 		return;
 	span.ns = (double)units * s->ns_per_unit;
 	span.where = o && o->start_units == event->start_units && o->thing == span.thing ? o->where : 0;
-	span.thing->ended++;
-	if (span.ns > span.thing->longest_ns)
-		span.thing->longest_ns = span.ns;
+	dc_span_count(&span);
 	if (span.thing->watch_count == 0)
 		return;
 	span.told = was_told(s, event->site, event->tid, units, false);
-	if (span_tell_all(&span, now_ns))
+	if (dc_span_tell(&span, now_ns))
 		tell(s, event->site, event->tid, units, false);
 }
 
@@ -346,6 +340,10 @@ void dc_evaluate_event(struct dc_evaluate *e, struct dc_subject *s, const struct
 		span_ended(s, lane, event, weight, now_ns);
 		if (event->depth <= 1) /* what the context was of is over */
 			memset(lane->trace_id, 0, sizeof(lane->trace_id));
+		break;
+	case DC_KIND_ASYNC_BEGIN:
+	case DC_KIND_ASYNC_END:
+		dc_asyncs_event(s, event, weight, now_ns);
 		break;
 	case DC_KIND_INSTANT:
 	case DC_KIND_TRIGGER:

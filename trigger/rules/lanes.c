@@ -192,7 +192,7 @@ static void look_at_silence(struct dc_subject *s, struct lane_state *lane, struc
 
 /* ---- spans that stay open ---- */
 
-static bool open_holds(const struct dc_rule_node *n, const struct thing *t, double ns, double *ret_limit)
+bool dc_open_holds(const struct dc_rule_node *n, const struct thing *t, double ns, double *ret_limit)
 {
 	if (n->op == DC_RULE_SPAN_OPEN) {
 		*ret_limit = n->number;
@@ -217,7 +217,7 @@ static void look_at_span(struct dc_subject *s, struct lane_state *lane, const st
 
 		if (n->where_count > 0 && !(i < 64 && (span->where >> i & 1)))
 			continue;
-		if (dc_is_of_lane(n->op) && open_holds(n, t, ns, &limit))
+		if (dc_is_of_lane(n->op) && dc_open_holds(n, t, ns, &limit))
 			lane_holds(lane, w->of, w->node, ns, limit, span, found, now_ns);
 	}
 }
