@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The samples part of a ring: stacks that the guest takes of its own threads. Where the kernel does not let a watcher sample
- * a process (perf refused in a container, PR_SET_DUMPABLE=0, another user), the watcher asks the guest, by the control part,
- * and the guest's threads sample themselves; never else.
+ * The samples part of a ring: stacks that the guest takes of its own threads. Those of DC_STACK() that frame pointers do not
+ * lead out of (recorder/stack_copy.c); and where the kernel does not let a watcher sample a process (perf refused in a
+ * container, PR_SET_DUMPABLE=0, another user), the watcher asks the guest, by the control part, and the guest's threads sample
+ * themselves; never else.
  *
  *   watcher   control.sample_hz, _copy_bytes, _until_units (again each second: a watcher that dies asks no more), and for a
  *             moment DC_ENABLE_NOTICE in the words of all sites, so that threads come by that seldom need a chunk
@@ -44,7 +45,8 @@ struct dc_ring_samples {
 };
 
 #define DC_RING_SAMPLE_CPU 1u /* its timer fired: @periods of 1/@hz s of CPU time */
-#define DC_RING_SAMPLE_LAST 1u
+#define DC_RING_SAMPLE_STACK 2u /* of a STACK event: @tick >> tick_shift is its time, exactly; no @periods, no @hz */
+#define DC_RING_SAMPLE_LAST 2u
 
 struct dc_ring_sample {
 	uint64_t at; /* what `written` was */

@@ -178,7 +178,8 @@ struct dc_map_entry {
 #define DC_SAMPLE_SWITCH_IN 5u
 #define DC_SAMPLE_THREAD 6u /* stopped at the trigger; extra: struct dc_thread_state */
 #define DC_SAMPLE_CRASH 7u /* where a fatal signal hit; extra: struct dc_crash_state */
-#define DC_SAMPLE_LAST 7u
+#define DC_SAMPLE_EVENT 8u /* of a STACK event whose addresses are not all there are; extra: struct dc_event_state */
+#define DC_SAMPLE_LAST 8u
 
 #define DC_SAMPLE_KERNEL 1u /* @ips begin with kernel addresses, the user's follow behind a marker (DC_IP_USER) */
 #define DC_SAMPLE_STACK_CUT 2u /* the stack was deeper than the copy */
@@ -225,6 +226,10 @@ struct dc_crash_state {
 	uint64_t address; /* si_addr of a fault */
 	uint32_t sender_pid; /* of a signal that was sent */
 	uint32_t sender_uid;
+};
+
+struct dc_event_state {
+	uint64_t units; /* time of the event, of the same thread: exactly */
 };
 
 /* Heads of STACKS, FRAMES and NAMES. */

@@ -584,7 +584,11 @@ __attribute__((format(printf, 1, 2))) static inline void dc_check_format_(const 
 /* W3C trace context of the work this thread does now: "00-<32 hex>-<16 hex>-<2 hex>". Malformed ones are ignored. */
 #define DC_TRACE_CONTEXT(traceparent) dc_trace_context(traceparent)
 
-/* Return addresses of this thread, by frame pointers, at most 30; without frame pointers just the caller. */
+/*
+ * Who called: return addresses of this thread by frame pointers, at most 30. Where these do not lead to main() or to a thread's
+ * start (-fomit-frame-pointer), registers and up to 8 KiB of the stack are copied into the ring, too, to be unwound when it is
+ * read: a burst of 64, then about a hundred a second; DASHCAM_STACKS=fp: never, =copy: always.
+ */
 #define DC_STACK(name)                                                                                                 \
 	do {                                                                                                           \
 		DC_SITE_PAIRS_(12, 0, name);                                                                           \

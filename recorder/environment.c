@@ -59,6 +59,11 @@ static bool is_zero(const char *text)
 	return text[0] == '0' && text[1] == 0;
 }
 
+static enum dc_copies copies_of(const char *text)
+{
+	return strcmp(text, "fp") == 0 ? DC_COPIES_NONE : strcmp(text, "copy") == 0 ? DC_COPIES_ALL : DC_COPIES_AUTO;
+}
+
 static void setting_take(struct dc_settings *s, const char *entry)
 {
 	const char *v;
@@ -69,6 +74,8 @@ static void setting_take(struct dc_settings *s, const char *entry)
 		s->doorbell = !is_zero(v);
 	else if ((v = value_of(entry, "DASHCAM_CRASH")))
 		s->crash = !is_zero(v);
+	else if ((v = value_of(entry, "DASHCAM_STACKS")))
+		s->copies = copies_of(v);
 	else if ((v = value_of(entry, "DASHCAM_DIR")))
 		s->dir = v;
 	else if ((v = value_of(entry, "DASHCAM_NAME")))

@@ -428,27 +428,28 @@ void dc_event2(struct dc_site *site, uint32_t odd, uint64_t a, uint64_t b)
 
 /* ---- stacks ---- */
 
-void dc_stack_put(struct dc_site *site, uint16_t id, const uint64_t *addresses, unsigned count)
+uint64_t dc_stack_put(struct dc_site *site, uint16_t id, const uint64_t *addresses, unsigned count)
 {
 	struct draft d = { .site = site, .id = id };
 	struct dc_thread_ *t = dc_enter();
 	while (t && !(has_room(t, &d) && d.left > 8 * count))
 		if (!next_chunk(t))
-			return;
+			return 0;
 	if (!t)
-		return;
-	uint8_t *p = put_body(put_head(t, DC_KIND_STACK, dc_units(t)), &d);
-	__atomic_store_n(&t->line->last_units, t->last, __ATOMIC_RELAXED); /* a hint */
+		return 0;
+	const uint64_t now = dc_units(t);
+	uint8_t *p = put_body(put_head(t, DC_KIND_STACK, now), &d);
+	__atomic_store_n(&t->line->last_units, now, __ATOMIC_RELAXED); /* a hint */
 	*p++ = (uint8_t)count;
 	memcpy(p, addresses, 8u * count);
 	commit(t, p + 8u * count);
+	return now;
 }
 
-void dc_stack_record(struct dc_site *site, const uint64_t *addresses, unsigned count)
+uint64_t dc_stack_record(struct dc_site *site, const uint64_t *addresses, unsigned count)
 {
 	uint16_t id;
-	if (known(site, &id) && admit(site))
-		dc_stack_put(site, id, addresses, count);
+	return known(site, &id) && admit(site) ? dc_stack_put(site, id, addresses, count) : 0;
 }
 
 /* ---- ends that are not what the fast path expects ---- */

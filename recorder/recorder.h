@@ -43,6 +43,9 @@ DC_NOINLINE void dc_end_slow(dc_span_t span);
 #include "recorder/dashcam_inline.h"
 #include "recorder/sys.h"
 
+/* Of stacks: where frame pointers lead nowhere, never, always. */
+enum dc_copies { DC_COPIES_AUTO, DC_COPIES_NONE, DC_COPIES_ALL };
+
 enum dc_phase { DC_PHASE_NONE, DC_PHASE_STARTING, DC_PHASE_ON, DC_PHASE_STOPPED, DC_PHASE_OFF };
 
 /*
@@ -121,6 +124,8 @@ struct dc_recorder {
 	uint64_t lost_early; /* before there was a header to count in */
 	uint64_t samples_populated[2]; /* which 64 KiB of that part */
 	uint32_t samples_room; /* bytes for records */
+	uint32_t copies; /* enum dc_copies */
+	uint32_t copies_due; /* coarse time up to which copies of stacks have been made in advance (stack_copy.c) */
 	uint32_t pages[(4u << 20) / DC_PAGE_BYTES / 32]; /* which 4 KiB pages of the tables are populated */
 	char ring[112]; /* path */
 	char doorbell[108]; /* path; empty: off */
@@ -215,13 +220,17 @@ uint32_t dc_sites_count(void); /* what that takes */
 uint32_t dc_strings_bytes(void);
 uint32_t dc_string_add(struct dc_recorder *r, const char *text, size_t max);
 
-/* event.c */
-void dc_stack_record(struct dc_site *site, const uint64_t *addresses, unsigned count);
-void dc_stack_put(struct dc_site *site, uint16_t id, const uint64_t *addresses, unsigned count); /* the same, switches not asked */
+/* event.c: return the event's time; 0: there is none */
+uint64_t dc_stack_record(struct dc_site *site, const uint64_t *addresses, unsigned count);
+uint64_t dc_stack_put(struct dc_site *site, uint16_t id, const uint64_t *addresses, unsigned count); /* the same, switches not asked */
 
 /* stack.c */
 uintptr_t dc_stack_top(const struct dc_thread *t, uintptr_t sp); /* where the stack that @sp may be on ends; 0: nobody knows */
+uintptr_t dc_stack_own_top(uintptr_t sp); /* the same, 0 also on alternate stacks and others that are not the thread's own */
 void dc_stack_of_site(struct dc_site *site, uint16_t id); /* a STACK event of another site, before its own */
+
+/* stack_copy.c */
+void dc_stack_copy(uint64_t units); /* of a STACK event just recorded at that time, whose addresses are not all there are */
 
 /* modules.c */
 /* /proc/self/maps into the mirror, and into the ring of @r unless NULL. @here: in a module just loaded, or NULL */
@@ -257,6 +266,7 @@ struct dc_settings {
 	bool off;
 	bool doorbell;
 	bool crash; /* fatal signals are recorded */
+	enum dc_copies copies;
 	uint64_t memory_bytes;
 	uint64_t window_ns;
 	const char *dir; /* NULL: default */

@@ -175,6 +175,7 @@ static int make(struct dc_making *m)
 		return -ENOSPC;
 	r->pages[0] |= 1;
 	r->window_ns = m->settings.window_ns;
+	r->copies = m->settings.copies;
 	header_fill(m);
 	if ((err = populate_first(m)) || (err = dc_sites_restore(r)))
 		return err;

@@ -2,8 +2,10 @@
 /*
  * DC_STACK(): return addresses of the calling thread, by frame pointers. A frame pointer is believed only inside the
  * stack we stand on: above the frame before it and below the thread control block (threads) or the top of the main
- * stack. Code without frame pointers ends the walk early; the first address, our caller, is always there.
+ * stack. Code without frame pointers ends the walk early: then the stack is copied (stack_copy.c); the first address, our
+ * caller, is always there.
  */
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 
@@ -13,6 +15,12 @@
 
 /* glibc and the loader put the main stack's top here; weak, because musl has no such name */
 extern void *__libc_stack_end __attribute__((weak));
+
+/* What calls main() and thread functions lies this close (glibc 2.31 to 2.41, musl, static ones); no function that calls back does. */
+#define NEAR_BEFORE_BYTES 8192u
+#define NEAR_BEHIND_BYTES 1024u
+#define OUTER_FRAMES 3u
+extern const char __libc_start_main __attribute__((weak));
 
 static uintptr_t main_top(uintptr_t sp)
 {
@@ -65,7 +73,7 @@ static uintptr_t thread_top(uintptr_t sp)
 #endif
 
 /* Highest address the walk may read, 0 when this is no stack we know (an alternate signal stack, a coroutine). */
-static uintptr_t stack_top(uintptr_t sp)
+uintptr_t dc_stack_own_top(uintptr_t sp)
 {
 	uintptr_t top = main_top(sp);
 	return top ? top : thread_top(sp);
@@ -74,7 +82,7 @@ static uintptr_t stack_top(uintptr_t sp)
 static unsigned walk(const uintptr_t *frame, uint64_t *addresses, unsigned max)
 {
 	unsigned n = 0;
-	uintptr_t top = stack_top((uintptr_t)frame);
+	uintptr_t top = dc_stack_own_top((uintptr_t)frame);
 	while (n < max && top && (uintptr_t)frame % sizeof *frame == 0 && (uintptr_t)frame + 16 <= top) {
 		if (frame[1] < DC_PAGE_BYTES)
 			break;
@@ -87,12 +95,37 @@ static unsigned walk(const uintptr_t *frame, uint64_t *addresses, unsigned max)
 	return n;
 }
 
+static bool is_near(uint64_t address, uintptr_t function)
+{
+	return function && address - function + NEAR_BEFORE_BYTES < NEAR_BEFORE_BYTES + NEAR_BEHIND_BYTES;
+}
+
+/*
+ * Whether the walk got to where main() or a thread's function is called from, which libc has beside what everybody may call;
+ * what called that, up to _start or clone, may have been walked, too. Ends elsewhere may be in code that has no frame
+ * pointers: there they lead nowhere, or anywhere.
+ */
+static bool whole(const uint64_t *addresses, unsigned n)
+{
+	for (unsigned i = n; i && i + OUTER_FRAMES > n; i--)
+		if (is_near(addresses[i - 1], (uintptr_t)&__libc_start_main) || is_near(addresses[i - 1], (uintptr_t)pthread_create))
+			return true;
+	return n == DC_STACK_FRAMES_MAX;
+}
+
+static void note(const uint64_t *addresses, unsigned n, uint64_t units)
+{
+	const uint32_t copies = units ? dc_recorder->copies : DC_COPIES_NONE;
+	if (copies == DC_COPIES_ALL || (copies == DC_COPIES_AUTO && !whole(addresses, n)))
+		dc_stack_copy(units);
+}
+
 void dc_stack(struct dc_site *site)
 {
 	uint64_t addresses[DC_STACK_FRAMES_MAX];
 	addresses[0] = (uint64_t)(uintptr_t)__builtin_return_address(0);
 	unsigned n = walk(__builtin_frame_address(0), addresses, DC_STACK_FRAMES_MAX);
-	dc_stack_record(site, addresses, n ? n : 1);
+	note(addresses, n, dc_stack_record(site, addresses, n ? n : 1));
 }
 
 void dc_stack_of_site(struct dc_site *site, uint16_t id)
@@ -100,5 +133,5 @@ void dc_stack_of_site(struct dc_site *site, uint16_t id)
 	uint64_t addresses[DC_STACK_FRAMES_MAX];
 	unsigned n = walk(__builtin_frame_address(0), addresses, DC_STACK_FRAMES_MAX);
 	if (n)
-		dc_stack_put(site, id, addresses, n);
+		note(addresses, n, dc_stack_put(site, id, addresses, n));
 }

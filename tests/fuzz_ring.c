@@ -90,7 +90,7 @@ static void check_samples(const struct memory_block *b)
 		memcpy(&s, b->payload + at, sizeof(s));
 		must(s.bytes <= b->bytes - at && s.bytes % 8 == 0 && s.stack_bytes <= s.bytes &&
 		     s.reg_count * 8u + s.stack_bytes + s.extra_bytes + sizeof(s) <= s.bytes);
-		must(s.kind == DC_SAMPLE_CPU || (s.kind == DC_SAMPLE_CRASH && s.bytes == b->bytes));
+		must(s.kind == DC_SAMPLE_CPU || s.kind == DC_SAMPLE_EVENT || (s.kind == DC_SAMPLE_CRASH && s.bytes == b->bytes));
 	}
 }
 

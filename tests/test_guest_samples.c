@@ -107,6 +107,30 @@ static void test_sample(void **state)
 	assert_int_equal(sample(0)->tid, 42);
 }
 
+/* Claim: a stack of an event says exactly when that was, and is no sample of CPU time. */
+static void test_of_event(void **state)
+{
+	const struct scene *s = *state;
+	struct dc_event_state event;
+	const struct dc_sample *v;
+	struct dc_ring_sample *r;
+
+	ringfile_sample(&((struct scene *)*state)->file, 42, started(s), 64);
+	r = ringfile_sample(&((struct scene *)*state)->file, 43, started(s) + 4004, 1000);
+	r->kind = DC_RING_SAMPLE_STACK;
+	r->hz = r->periods = 0;
+	r->check = dc_ring_sample_check(r, r->bytes);
+	assert_int_equal(write_all(s, 0, UINT64_MAX), 1);
+	v = sample(1);
+	assert_int_equal(v->kind, DC_SAMPLE_EVENT);
+	assert_int_equal(v->tid, 43);
+	assert_int_equal(v->weight_ns, 0);
+	assert_int_equal(v->extra_bytes, sizeof(event));
+	assert_int_equal(v->bytes, sizeof(*v) + 8 * DC_REGS_X86 + 1000 + sizeof(event));
+	memcpy(&event, (const uint8_t *)v + v->bytes - sizeof(event), sizeof(event));
+	assert_int_equal(event.units, (started(s) + 4004) >> s->file.header->tick_shift);
+}
+
 /* Claim: after any number of laps what is whole is found, oldest first, each once. */
 static void test_laps(void **state)
 {
@@ -220,6 +244,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_sample, begin, end),
+		cmocka_unit_test_setup_teardown(test_of_event, begin, end),
 		cmocka_unit_test_setup_teardown(test_laps, begin, end),
 		cmocka_unit_test_setup_teardown(test_lies, begin, end),
 		cmocka_unit_test_setup_teardown(test_asking, begin, end),

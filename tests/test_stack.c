@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "ipc/samples.h"
 #include "recorder/dashcam.h"
 
 #ifdef __clang__
@@ -77,6 +78,69 @@ static void test_everywhere(void **state)
 	guest_rings_free(&rings);
 }
 
+static uint64_t copies(const struct guest_ring *r)
+{
+	struct dc_ring_samples s;
+	int fd = open(r->path, O_RDONLY);
+	assert_int_equal(pread(fd, &s, sizeof s, (off_t)r->header.samples_off), sizeof s);
+	close(fd);
+	return s.taken;
+}
+
+static void *takes_two(void *arg)
+{
+	static char room[65536];
+	const stack_t alternate = {.ss_sp = room, .ss_size = sizeof room};
+	const struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK};
+	DC_INSTANT("a lane first");
+	outer();
+	NEED(sigaltstack(&alternate, NULL) == 0);
+	NEED(sigaction(SIGUSR1, &act, NULL) == 0);
+	raise(SIGUSR1);
+	return arg;
+}
+
+static void takes_two_in_a_thread(void *arg)
+{
+	pthread_t t;
+	pthread_create(&t, NULL, takes_two, arg);
+	pthread_join(t, NULL);
+}
+
+static void runs_itself(void *arg)
+{
+	(void)arg;
+	execl("/proc/self/exe", "test_stack", "main", NULL);
+}
+
+/*
+ * Claim: no stack is copied where frame pointers lead to main() or to a thread's start, nor an alternate one; told to, all but
+ * the latter are; told not to, none.
+ */
+static void test_copies(void **state)
+{
+	static const struct {
+		const char *wish;
+		uint64_t copies;
+	} cases[] = {{"auto", 0}, {"fp", 0}, {"copy", 1}};
+	(void)state;
+	for (size_t i = 0; i < (guest_emulated() ? 0 : 6); i++) {
+		static struct guest_rings rings;
+		setenv("DASHCAM_STACKS", cases[i % 3].wish, 1);
+		assert_int_equal(guest_run(i < 3 ? takes_two_in_a_thread : runs_itself, NULL), 0);
+		unsetenv("DASHCAM_STACKS");
+		struct guest_ring *r = guest_only(&rings);
+		assert_int_equal(guest_count(r, DC_KIND_STACK, "here"), i < 3 ? 2 : 1);
+#if defined(__GLIBC__) && !GUEST_SANITIZED
+		assert_int_equal(copies(r), cases[i % 3].copies);
+#else
+		assert_true(copies(r) <= 2);
+#endif
+		guest_rings_free(&rings);
+		guest_clean();
+	}
+}
+
 /* As `dashcam sites --stack` does it. */
 static void switch_sites(uint32_t word)
 {
@@ -136,10 +200,15 @@ static void test_sites(void **state)
 	guest_rings_free(&rings);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	if (argc > 1 && strcmp(argv[1], "main") == 0) {
+		outer();
+		return 0;
+	}
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(test_everywhere, guest_teardown),
+		cmocka_unit_test_teardown(test_copies, guest_teardown),
 		cmocka_unit_test_teardown(test_sites, guest_teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

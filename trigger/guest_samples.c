@@ -184,7 +184,7 @@ static const struct dc_ring_sample *record_at(const struct part *p, uint32_t pla
 	if (p->have - place < sizeof(*s) || s->at != at || s->bytes > p->have - place || s->bytes % DC_SAMPLE_ALIGN ||
 	    s->bytes > DC_SAMPLE_BYTES_MAX || s->kind == 0 || s->kind > DC_RING_SAMPLE_LAST || s->stack_bytes % 8 ||
 	    s->stack_bytes > DC_SAMPLE_COPY_MAX || (s->reg_count != DC_REGS_X86 && s->reg_count != DC_REGS_ARM) ||
-	    dc_ring_sample_bytes(s->reg_count, s->stack_bytes) > s->bytes || s->hz == 0 ||
+	    dc_ring_sample_bytes(s->reg_count, s->stack_bytes) > s->bytes || (s->kind == DC_RING_SAMPLE_CPU && s->hz == 0) ||
 	    dc_ring_sample_check(s, s->bytes) != s->check)
 		return NULL;
 	return s;
@@ -200,7 +200,7 @@ struct writing {
 	uint64_t from_units;
 	uint64_t to_units;
 	uint64_t oldest_units; /* of all that were there */
-	uint64_t count;
+	uint64_t count; /* of CPU time: stacks of events say nothing of how it was sampled */
 };
 
 static int flush(struct writing *g)
@@ -215,16 +215,19 @@ static int put(struct writing *g, const struct dc_ring_sample *s)
 {
 	const size_t inside = 8 * (size_t)s->reg_count + s->stack_bytes;
 	const uint32_t periods = s->periods < PERIODS_MAX ? s->periods : PERIODS_MAX;
+	const struct dc_event_state event = {.units = s->tick >> g->tick_shift};
+	const bool of_event = s->kind == DC_RING_SAMPLE_STACK;
 	const struct dc_sample sample = {
-		.bytes = (uint32_t)(sizeof(sample) + inside),
-		.kind = DC_SAMPLE_CPU,
+		.bytes = (uint32_t)(sizeof(sample) + inside + (of_event ? sizeof(event) : 0)),
+		.kind = of_event ? DC_SAMPLE_EVENT : DC_SAMPLE_CPU,
 		.flags = s->cut ? DC_SAMPLE_STACK_CUT : 0,
 		.tid = s->tid,
 		.cpu = UINT32_MAX,
 		.monotonic_ns = dc_clock_monotonic_ns(&g->clock, s->tick >> g->tick_shift),
-		.weight_ns = (uint64_t)periods * 1000000000 / s->hz,
+		.weight_ns = of_event ? 0 : (uint64_t)periods * 1000000000 / s->hz,
 		.stack_bytes = s->stack_bytes,
 		.reg_count = s->reg_count,
+		.extra_bytes = of_event ? sizeof(event) : 0,
 	};
 	int r = g->payload && g->used + sample.bytes > DC_WRITER_PAYLOAD_MAX ? flush(g) : 0;
 
@@ -234,8 +237,9 @@ static int put(struct writing *g, const struct dc_ring_sample *s)
 		return r;
 	memcpy(g->payload + g->used, &sample, sizeof(sample));
 	memcpy(g->payload + g->used + sizeof(sample), s + 1, inside);
+	memcpy(g->payload + g->used + sizeof(sample) + inside, &event, sample.extra_bytes);
 	g->used += sample.bytes;
-	g->count++;
+	g->count += !of_event;
 	return 0;
 }
 

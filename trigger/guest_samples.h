@@ -48,7 +48,7 @@ void dc_guest_mode(const struct dc_ring *ring, struct dc_sample_mode *mode);
 
 /*
  * dc_guest_write() - SAMPLES blocks of the ring's [@from_units, @to_units], oldest first
- * Return: how many there were (0 also where the ring gives nothing); the writer's error, -ENOMEM.
+ * Return: how many of CPU time there were (0 also where the ring gives nothing); the writer's error, -ENOMEM.
  */
 int dc_guest_write(const struct dc_ring *ring, uint32_t process, uint64_t from_units, uint64_t to_units,
 		   struct dc_writer *w, struct dc_sampler_totals *ret_totals);

@@ -561,6 +561,8 @@ static void view_extra(struct dc_sample_view *v, uint8_t *extra)
 		v->thread = thread;
 	} else if (v->head.kind == DC_SAMPLE_CRASH && v->head.extra_bytes >= sizeof *v->crash) {
 		v->crash = (const void *)extra;
+	} else if (v->head.kind == DC_SAMPLE_EVENT && v->head.extra_bytes >= sizeof *v->event) {
+		v->event = (const void *)extra;
 	}
 }
 
@@ -649,7 +651,7 @@ static int add_up(void *arg, const struct dc_sample_view *v)
 	t->to_root += v->head.stack && !(v->head.flags & DC_SAMPLE_TRUNCATED);
 	if (v->head.kind == DC_SAMPLE_CPU || v->head.kind == DC_SAMPLE_OFF)
 		widen(v->t_ns, &t->first_ns, &t->last_ns);
-	else if (!of_the_trigger(&v->head))
+	else if (!of_the_trigger(&v->head) && v->head.kind != DC_SAMPLE_EVENT)
 		widen(v->t_ns, &t->first_switch_ns, &t->last_switch_ns);
 	return 0;
 }

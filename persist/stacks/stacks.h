@@ -34,6 +34,7 @@ struct dc_sample_view {
 	const uint8_t *stack;
 	const struct dc_thread_state *thread; /* DC_SAMPLE_THREAD, else NULL */
 	const struct dc_crash_state *crash; /* DC_SAMPLE_CRASH, else NULL */
+	const struct dc_event_state *event; /* DC_SAMPLE_EVENT, else NULL */
 };
 
 /* One function at an address; texts are never NULL. */
