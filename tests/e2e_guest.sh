@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # Programs that sample themselves, because the kernel does not let anybody else: told to, not dumpable, perf refused; and one
-# that must not be asked.
+# that must not be asked. And stacks of events that a program copies, since frame pointers lead nowhere.
 set -u
 bin=$DASHCAM_BIN
 app=$DASHCAM_BUILD/tests/sampled
@@ -71,6 +71,7 @@ run() {
 runs=()
 run told "$bin" run --stacks guest --sample 199 --out "$dir/told" -- "$app" 2200
 run filtered "$bin" run --stacks guest --out "$dir/filtered" -- "$app" 1800 filtered
+run stacks "$bin" run --sample off --out "$dir/stacks" -- "$app" stacks
 run noperf "$app" noperf "$bin" run --sample 199 --out "$dir/noperf" -- "$app" 2200
 wait "${runs[@]}"
 
@@ -78,6 +79,18 @@ wait "${runs[@]}"
 [[ $(<"$dir/told.status") == 0 ]] || wrong "run --stacks guest: $(cat "$dir/told.err")"
 holds "$dir/told.err" 'is asked to sample itself: left to programs that record'
 sampled "$dir/told" 20
+
+# Stacks of events, where there are no frame pointers: copied and unwound, whoever samples; out of a ring alone, too.
+[[ $(<"$dir/stacks.status") == 0 ]] || wrong "run of DC_STACK(): $(cat "$dir/stacks.err")"
+mkdir "$rings/dead" "$dir/recovered"
+DASHCAM_DIR=$rings/dead "$app" stacks
+"$bin" recover --output "$dir/recovered/a.dcap" "$rings"/dead/*.ring >"$dir/out" 2>&1 || wrong "recover: $(cat "$dir/out")"
+"$bin" settle "$dir/recovered/a.dcap" >"$dir/out" 2>&1 || wrong "settle: $(cat "$dir/out")"
+for of in stacks recovered; do
+	"$bin" show "$(capture_in "$dir/$of")" --stacks >"$dir/out" || wrong "show --stacks of $of"
+	holds "$dir/out" 'stack +deep fifth <- fourth <- third <- second <- first <- take_stacks <- main <- '
+	holds "$dir/out" 'stack +deep fifth <- fourth <- third <- second <- first <- in_thread <- '
+done
 
 # No program is killed by its own filter: it is not asked, and the capture says so.
 status=$(<"$dir/filtered.status")

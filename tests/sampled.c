@@ -6,6 +6,7 @@
  *   sampled [MILLISECONDS [closed|filtered]]   closed: not dumpable, so nobody else of its user may look into it
  *                                              filtered: any system call that it does not need kills it
  *   sampled noperf COMMAND...                  that command where perf_event_open() is refused
+ *   sampled stacks                             DC_STACK() below five functions without frame pointers, in main and in a thread
  */
 #include <errno.h>
 #include <linux/filter.h>
@@ -95,12 +96,47 @@ static void filter(void)
 	install(f, n, SECCOMP_FILTER_FLAG_TSYNC);
 }
 
+static volatile int calls; /* so that none is the last thing its caller does */
+
+#define CALLS(function, what)                                                                                          \
+	__attribute__((noinline)) static void function(void)                                                           \
+	{                                                                                                              \
+		what;                                                                                                  \
+		calls++;                                                                                               \
+	}
+CALLS(fifth, DC_STACK("deep"))
+CALLS(fourth, fifth())
+CALLS(third, fourth())
+CALLS(second, third())
+CALLS(first, second())
+
+static void *in_thread(void *arg)
+{
+	first();
+	return arg;
+}
+
+static int take_stacks(void)
+{
+	pthread_t t;
+
+	first();
+	if (pthread_create(&t, NULL, in_thread, NULL))
+		return 1;
+	pthread_join(t, NULL);
+	DC_TRIGGER("enough");
+	nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	pthread_t t;
 
 	if (argc > 2 && strcmp(argv[1], "noperf") == 0)
 		return run_without_perf(argv + 2);
+	if (argc > 1 && strcmp(argv[1], "stacks") == 0)
+		return take_stacks();
 	if (argc > 2 && strcmp(argv[2], "closed") == 0)
 		prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	until_ms = now_ms() + (argc > 1 ? atoi(argv[1]) : 2000);

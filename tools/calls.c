@@ -66,19 +66,26 @@ int calls_of_frame(const struct dc_stacks *s, const struct dc_frame *f, uint32_t
 	return r;
 }
 
-int calls_each(const struct dc_stacks *s, uint32_t stack, int (*each)(void *arg, const struct call *c), void *arg)
+/* From the frame at @place on. */
+static int each_from(const struct dc_stacks *s, uint32_t stack, uint32_t place,
+		     int (*each)(void *arg, const struct call *c), void *arg)
 {
 	const uint32_t *numbers;
 	const uint32_t n = dc_stacks_frames(s, stack, &numbers);
 	int r = 0;
 
-	for (uint32_t i = 0; i < n && r == 0; i++) {
+	for (uint32_t i = place; i < n && r == 0; i++) {
 		const struct dc_frame *f = dc_stacks_frame(s, numbers[i]);
 
 		if (f)
 			r = calls_of_frame(s, f, numbers[i], each, arg);
 	}
 	return r;
+}
+
+int calls_each(const struct dc_stacks *s, uint32_t stack, int (*each)(void *arg, const struct call *c), void *arg)
+{
+	return each_from(s, stack, 0, each, arg);
 }
 
 /* --- as text --- */
@@ -140,6 +147,23 @@ void calls_line(FILE *out, const struct dc_stacks *s, uint32_t stack, unsigned m
 	struct printing p = {.out = out, .max = max};
 
 	calls_each(s, stack, print_call, &p);
+}
+
+bool calls_line_from(FILE *out, const struct dc_stacks *s, uint32_t stack, uint64_t address, unsigned max)
+{
+	struct printing p = {.out = out, .max = max};
+	const uint32_t *numbers;
+	const uint32_t n = dc_stacks_frames(s, stack, &numbers);
+
+	for (uint32_t i = 0; i < n; i++) {
+		const struct dc_frame *f = dc_stacks_frame(s, numbers[i]);
+
+		if (!f || f->address != address || !(f->flags & DC_FRAME_CALL))
+			continue;
+		each_from(s, stack, i, print_call, &p);
+		return true;
+	}
+	return false;
 }
 
 static int json_call(void *arg, const struct call *c)

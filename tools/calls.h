@@ -35,6 +35,8 @@ int calls_of_frame(const struct dc_stacks *s, const struct dc_frame *f, uint32_t
  */
 void calls_print(FILE *out, const struct dc_stacks *s, uint32_t stack, const char *lead, unsigned max);
 void calls_line(FILE *out, const struct dc_stacks *s, uint32_t stack, unsigned max);
+/* From the call that returns to @address on, what is inside of it left out. Return: false: no call of that stack does. */
+bool calls_line_from(FILE *out, const struct dc_stacks *s, uint32_t stack, uint64_t address, unsigned max);
 void calls_json(struct json *j, const char *key, const struct dc_stacks *s, uint32_t stack); /* an array */
 /* The innermost function that says something to people: not of the kernel, not of libc where there is another. */
 void calls_where(const struct dc_stacks *s, uint32_t stack, char *ret_text, size_t size);

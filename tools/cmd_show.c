@@ -169,17 +169,6 @@ static void trace_context(struct show *s, const struct dc_trace_context *t)
 		fprintf(s->line, "%02x", t->span_id[i]);
 }
 
-static void frames(struct show *s, const struct dc_cursor_event *e)
-{
-	uint64_t address;
-
-	for (uint32_t i = 0; i < e->event.stack_count; i++) {
-		memcpy(&address, e->event.stack + 8 * i, 8);
-		fputs(i > 0 ? " <- " : " ", s->line);
-		put(s, stack_lines_address(s->stacks, e->process, address).s);
-	}
-}
-
 static void body(struct show *s, const struct dc_cursor_event *e)
 {
 	const struct dc_event *event = &e->event;
@@ -207,8 +196,10 @@ static void body(struct show *s, const struct dc_cursor_event *e)
 	default:
 		put(s, event->info ? event->info->name : "?");
 		arguments(s, event);
-		if (event->kind == DC_KIND_STACK)
-			frames(s, e);
+		if (event->kind == DC_KIND_STACK && event->stack_count) {
+			putc(' ', s->line);
+			stack_lines_event(s->stacks, e, s->line);
+		}
 	}
 }
 

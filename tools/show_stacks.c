@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "tools/calls.h"
+#include "tools/event_stacks.h"
 #include "tools/lanes.h"
 #include "tools/samples.h"
 #include "tools/syscalls.h"
@@ -20,6 +21,7 @@
 struct part {
 	struct dc_stacks *stacks;
 	struct samples samples; /* for names and what belongs to the trigger */
+	struct event_stacks copied;
 };
 
 struct stack_lines {
@@ -71,6 +73,8 @@ static int load_part(struct stack_lines *l, unsigned process, const struct dc_cu
 	l->at = process;
 	if (r == 0)
 		r = samples_count(l->c, p->stacks, process, cut, &p->samples);
+	if (r == 0)
+		r = event_stacks_load(p->stacks, &p->copied);
 	if (r == 0 && sampled && (!cut->pid || process_pid(dc_capture_process(l->c, process)) == cut->pid))
 		r = dc_stacks_each(p->stacks, cut, add_line, l);
 	return r;
@@ -105,6 +109,7 @@ void stack_lines_free(struct stack_lines *l)
 	if (!l)
 		return;
 	for (unsigned i = 0; l->parts && i < l->count; i++) {
+		event_stacks_fini(&l->parts[i].copied);
 		samples_fini(&l->parts[i].samples);
 		dc_stacks_close(l->parts[i].stacks);
 	}
@@ -210,7 +215,7 @@ static int take_name(void *arg, const struct call *c)
 	return 1; /* the innermost */
 }
 
-struct frame_text stack_lines_address(const struct stack_lines *l, unsigned process, uint64_t address)
+static struct frame_text address_text(const struct stack_lines *l, unsigned process, uint64_t address)
 {
 	const struct dc_frame *f = process < l->count ? dc_stacks_frame_at(l->parts[process].stacks, address) : NULL;
 	struct named n = {.any = false};
@@ -218,4 +223,33 @@ struct frame_text stack_lines_address(const struct stack_lines *l, unsigned proc
 	if (f)
 		calls_of_frame(l->parts[process].stacks, f, 0, take_name, &n);
 	return n.any ? n.text : frame_text(l->c, process, address);
+}
+
+static uint64_t address_of(const struct dc_event *e, uint32_t i)
+{
+	uint64_t address;
+
+	memcpy(&address, e->stack + 8 * (size_t)i, sizeof(address));
+	return address;
+}
+
+static bool print_copied(const struct stack_lines *l, const struct dc_cursor_event *e, FILE *out)
+{
+	const struct part *p = &l->parts[e->process];
+	const uint32_t stack = event_stacks_find(&p->copied, e->event.tid, e->event.units);
+
+	return stack && e->event.stack_count &&
+	       calls_line_from(out, p->stacks, stack, address_of(&e->event, 0), CALLS_ON_A_LINE);
+}
+
+void stack_lines_event(const struct stack_lines *l, const struct dc_cursor_event *e, FILE *out)
+{
+	if (e->process >= l->count || print_copied(l, e, out))
+		return;
+	for (uint32_t i = 0; i < e->event.stack_count; i++) {
+		const struct frame_text t = address_text(l, e->process, address_of(&e->event, i));
+
+		fputs(i > 0 ? " <- " : "", out);
+		text_print(out, t.s, strlen(t.s));
+	}
 }

@@ -29,5 +29,5 @@ const struct stack_line *stack_lines_next(struct stack_lines *l, int64_t until_n
 void stack_line_print(const struct stack_lines *l, const struct stack_line *line, bool process, FILE *out);
 /* Stack of a crash; with @threads those of all threads stopped at the trigger. */
 void stack_lines_trigger(const struct stack_lines *l, bool threads, FILE *out);
-/* An address of a DC_STACK() event, by name where there is one. */
-struct frame_text stack_lines_address(const struct stack_lines *l, unsigned process, uint64_t address);
+/* The calls of a STACK event, innermost first: of the stack that was copied with it, else its addresses, by name where there is one. */
+void stack_lines_event(const struct stack_lines *l, const struct dc_cursor_event *e, FILE *out);
