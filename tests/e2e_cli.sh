@@ -179,5 +179,9 @@ for page in "$pages"/*.[157]; do
 	done
 done
 
+# The table of bars reads as one: a name that it does not know is answered with all that it knows.
+said=$("$DASHCAM_SOURCE/tests/bench" --build "$DASHCAM_BUILD" nosuch 2>&1)
+[[ $? == 2 && $said == *"'nosuch', there are: hotpath watched threads "* ]] || wrong "tests/bench nosuch: $said"
+
 ((failures == 0)) || exit 1
 echo "all as expected"
