@@ -123,7 +123,7 @@ static struct dc_vitals look(struct child *c, uint32_t wants)
 	assert_int_equal(dc_vitals_read(c->source, wants, 42, &v), 0);
 	assert_int_equal(v.at_ns, 42);
 	assert_int_equal(v.known & wants & ~(DC_VITALS_CGROUP | DC_VITALS_PSI),
-			 wants & 511u & ~(DC_VITALS_CGROUP | DC_VITALS_PSI));
+			 wants & 1023u & ~(DC_VITALS_CGROUP | DC_VITALS_PSI));
 	return v;
 }
 
@@ -168,7 +168,7 @@ static void test_states(void **state)
 	(void)state;
 	tell(&c, 't');
 	for (int i = 0; i < 5; i++)
-		assert_int_equal(look(&c, DC_VITALS_STATE).d_tid, 0);
+		assert_int_equal(look(&c, DC_VITALS_WAITING).d_tid, 0);
 	kill(c.pid, SIGSTOP);
 	assert_int_equal(waitpid(c.pid, &status, WUNTRACED), c.pid);
 	assert_int_equal(look(&c, DC_VITALS_STATE).state, 'T');
@@ -202,13 +202,13 @@ static void test_d_state(void **state)
 	s = dc_vitals_open((uint32_t)pid, st.start_time, NULL);
 	for (int i = 0; i < 200 && !v.d_tid; i++) {
 		usleep(10000);
-		assert_int_equal(dc_vitals_read(s, DC_VITALS_STATE, 1, &v), 0);
+		assert_int_equal(dc_vitals_read(s, DC_VITALS_STATE | DC_VITALS_WAITING, 1, &v), 0);
 	}
 	assert_int_equal(v.d_tid, pid);
 	assert_int_equal(v.state, 'D');
 	kill(pid, SIGKILL);
 	waitpid(pid, NULL, 0);
-	assert_int_equal(dc_vitals_read(s, DC_VITALS_STATE, 1, &v), -ESRCH);
+	assert_int_equal(dc_vitals_read(s, DC_VITALS_STATE | DC_VITALS_WAITING, 1, &v), -ESRCH);
 	dc_vitals_close(s);
 }
 
@@ -337,7 +337,7 @@ static void test_cgroup_v2(void **state)
 	put(dir, "io.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=33\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=3\n");
 	struct child c = child_start(fake);
 	v = look(&c, ALL);
-	assert_int_equal(v.known, 511);
+	assert_int_equal(v.known, 1023);
 	assert_int_equal(v.rss_limit_bytes, 256 << 20);
 	assert_int_equal(v.threads_limit, 5);
 	assert_int_equal(v.cgroup_periods, 100);

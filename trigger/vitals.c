@@ -21,7 +21,7 @@
 #define DIRENTS_BYTES 4096u
 #define FDS_MAX (1u << 16) /* counted one by one; where the kernel tells their number there is no bound */
 #define TASKS_A_LOOK 32u
-#define LITTLE (DC_VITALS_MEMORY | DC_VITALS_THREADS | DC_VITALS_FDS | DC_VITALS_LIMITS)
+#define LITTLE (DC_VITALS_STATE | DC_VITALS_MEMORY | DC_VITALS_THREADS | DC_VITALS_FDS | DC_VITALS_LIMITS)
 #define LIMITS_LOOKS 16u /* then they are read again */
 #define CGROUP_LOOKS 8u /* then it is asked again which group it is in */
 
@@ -42,7 +42,7 @@ struct dc_vitals_source {
 	bool gone;
 	int proc_fd;
 	int stat_fd;
-	int statm_fd;
+	int leader_fd; /* stat of its first thread */
 	int fds_fd;  /* -1: not opened, or not allowed */
 	int task_fd; /* a directory that is read on from where the last look ended */
 	uint32_t d_tid;
@@ -76,7 +76,7 @@ struct dc_vitals_source *dc_vitals_open(uint32_t pid, uint64_t start_time, const
 	s->start_time = start_time;
 	s->cgroup_root = cgroup_root ? cgroup_root : "/sys/fs/cgroup";
 	s->gone = pid == 0; /* not to be seen from here */
-	s->proc_fd = s->stat_fd = s->statm_fd = s->fds_fd = s->task_fd = -1;
+	s->proc_fd = s->stat_fd = s->leader_fd = s->fds_fd = s->task_fd = -1;
 	return s;
 }
 
@@ -87,7 +87,7 @@ void dc_vitals_close(struct dc_vitals_source *s)
 	dc_cgroup_close(s->cgroup);
 	close_fd_cleanup(&s->task_fd);
 	close_fd_cleanup(&s->fds_fd);
-	close_fd_cleanup(&s->statm_fd);
+	close_fd_cleanup(&s->leader_fd);
 	close_fd_cleanup(&s->stat_fd);
 	close_fd_cleanup(&s->proc_fd);
 	free(s);
@@ -171,15 +171,22 @@ static void take_cpu(const struct dc_vitals_source *s, struct dc_vitals *v)
 		v->cpu_ns = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+/* What the stat of its first thread says as well as its own. */
+static void take_little(const struct stat_fields *f, struct dc_vitals *v)
+{
+	v->state = f->state;
+	v->rss_bytes = f->resident_pages * (uint64_t)sysconf(_SC_PAGESIZE);
+	v->threads = f->threads;
+	v->known |= DC_VITALS_STATE | DC_VITALS_MEMORY | DC_VITALS_THREADS;
+}
+
 static void take_stat(const struct stat_fields *f, struct dc_vitals *v)
 {
 	if (!v->cpu_ns)
 		v->cpu_ns = f->cpu_ticks * (1000000000u / (uint64_t)sysconf(_SC_CLK_TCK));
-	v->state = f->state;
-	v->rss_bytes = f->resident_pages * (uint64_t)sysconf(_SC_PAGESIZE);
-	v->threads = f->threads;
+	take_little(f, v);
 	v->major_faults = f->major_faults;
-	v->known |= DC_VITALS_CPU | DC_VITALS_MEMORY | DC_VITALS_THREADS | DC_VITALS_FAULTS;
+	v->known |= DC_VITALS_CPU | DC_VITALS_FAULTS;
 }
 
 /* Numbers in a directory of /proc, as far as @each wants them. Return: 1 stopped by @each, 0 at the end, -errno. */
@@ -255,7 +262,7 @@ static bool look_at_task(void *arg, uint32_t tid)
  * One in D is stayed with until it is out of it. Until one is found each look goes on where the last one ended: a process of
  * a thousand threads must not cost what a thousand processes do.
  */
-static void take_state(struct dc_vitals_source *s, struct dc_vitals *v)
+static void take_waiting(struct dc_vitals_source *s, struct dc_vitals *v)
 {
 	struct search search = {.s = s, .left = TASKS_A_LOOK};
 
@@ -268,7 +275,7 @@ static void take_state(struct dc_vitals_source *s, struct dc_vitals *v)
 	if (!s->d_tid && each_number(s->task_fd, look_at_task, &search) == 0)
 		lseek(s->task_fd, 0, SEEK_SET); /* all were seen */
 	v->d_tid = s->d_tid;
-	v->known |= DC_VITALS_STATE;
+	v->known |= DC_VITALS_WAITING;
 }
 
 /* A process that moves to another group must not look as if all that ever happened there happened now. */
@@ -359,41 +366,29 @@ static void take_limits(struct dc_vitals_source *s, struct dc_vitals *v)
 	v->known |= DC_VITALS_LIMITS;
 }
 
-/* What is asked of every process by rules that ship: /proc/PID/stat, which sums up all threads, would cost five times as much. */
-static int take_little(struct dc_vitals_source *s, struct dc_vitals *v)
+/* What rules that ship ask of every process: its own stat sums up all threads, which would cost several times as much. */
+static int read_leader(struct dc_vitals_source *s, struct stat_fields *ret)
 {
-	unsigned long long pages;
-	char text[128];
-	struct stat st;
-	ssize_t n;
+	char path[32];
 
-	if (s->statm_fd < 0)
-		s->statm_fd = openat(s->proc_fd, "statm", O_RDONLY | O_CLOEXEC);
-	n = s->statm_fd < 0 ? -1 : pread(s->statm_fd, text, sizeof(text) - 1, 0);
-	if (n <= 0 || fstatat(s->proc_fd, "task", &st, 0) < 0)
-		return -ESRCH;
-	text[n] = '\0';
-	if (sscanf(text, "%*u %llu", &pages) != 1)
-		return -EBADMSG;
-	v->rss_bytes = pages * (uint64_t)sysconf(_SC_PAGESIZE);
-	v->threads = (uint32_t)st.st_nlink - 2;
-	v->known |= DC_VITALS_MEMORY | DC_VITALS_THREADS;
-	return 0;
+	snprintf(path, sizeof(path), "task/%u/stat", s->pid);
+	if (s->leader_fd < 0)
+		s->leader_fd = openat(s->proc_fd, path, O_RDONLY | O_CLOEXEC);
+	return s->leader_fd < 0 ? -ESRCH : read_stat(s->leader_fd, ret);
 }
 
 static int take_process(struct dc_vitals_source *s, uint32_t wants, struct dc_vitals *v)
 {
+	const bool little = !(wants & ~LITTLE);
 	struct stat_fields f;
 	int r = s->stat_fd < 0 ? open_process(s) : 0;
 
-	if (r == 0 && !(wants & ~LITTLE))
-		return take_little(s, v);
 	if (wants & DC_VITALS_CPU)
 		take_cpu(s, v);
 	if (r == 0)
-		r = read_stat(s->stat_fd, &f);
+		r = little ? read_leader(s, &f) : read_stat(s->stat_fd, &f);
 	if (r == 0)
-		take_stat(&f, v);
+		little ? take_little(&f, v) : take_stat(&f, v);
 	return r;
 }
 
@@ -411,8 +406,8 @@ int dc_vitals_read(struct dc_vitals_source *s, uint32_t wants, int64_t now_ns, s
 		take_fds(s, &v);
 	if (wants & DC_VITALS_LIMITS)
 		take_limits(s, &v);
-	if (wants & DC_VITALS_STATE)
-		take_state(s, &v);
+	if (wants & DC_VITALS_WAITING)
+		take_waiting(s, &v);
 	if (wants & (DC_VITALS_CGROUP | DC_VITALS_PSI))
 		take_cgroup(s, wants, &v);
 	*ret_vitals = v;

@@ -7,15 +7,16 @@
 
 #include <stdint.h>
 
-#define DC_VITALS_CPU 1u /* cpu_ns, state */
+#define DC_VITALS_CPU 1u
 #define DC_VITALS_MEMORY 2u
 #define DC_VITALS_FDS 4u
 #define DC_VITALS_THREADS 8u
 #define DC_VITALS_FAULTS 16u
 #define DC_VITALS_CGROUP 32u /* throttling, OOM */
 #define DC_VITALS_PSI 64u /* of its cgroup where it has one of its own, else of the host */
+#define DC_VITALS_STATE 128u
 #define DC_VITALS_LIMITS 256u /* *_limit */
-#define DC_VITALS_STATE 128u /* of the process, and a thread in D: some threads are looked at each time, in turn */
+#define DC_VITALS_WAITING 512u /* d_tid: some threads are looked at each time, in turn */
 
 struct dc_vitals {
 	uint32_t known; /* DC_VITALS_* that could be read; of the rest nothing is said */

@@ -38,8 +38,9 @@ static uint32_t wanted_by(enum dc_rule_op op)
 {
 	switch (op) {
 	case DC_RULE_STOPPED:
-	case DC_RULE_D_STATE:
 		return DC_VITALS_STATE;
+	case DC_RULE_D_STATE:
+		return DC_VITALS_WAITING;
 	case DC_RULE_CPU:
 		return DC_VITALS_CPU;
 	case DC_RULE_RSS:
