@@ -195,6 +195,40 @@ static void test_truncated_while_open(void **state)
 	ringfile_remove(&f);
 }
 
+static void test_glances(void **state)
+{
+	/* A ring that is watched tells by glances what it tells by reads, and one that is cut meanwhile is no signal there either. */
+	struct ringfile f;
+	CLEANUP(dc_ring) struct dc_ring *ring = NULL;
+	struct dc_ring_look look;
+	struct dc_ring_lane lanes[2];
+	char why[DC_WHY_BYTES];
+
+	(void)state;
+	ringfile_make(&f, dir, 16, 4096);
+	assert_int_equal(dc_ring_open(dir_fd, f.name, &ring, why), 0);
+	dc_ring_watch(ring);
+	assert_non_null(ring->counters);
+	assert_non_null(ring->first_lanes);
+	for (uint32_t i = 1; i < 3; i++) {
+		f.header->trigger_seq = i;
+		f.header->lanes_used = ~0u;
+		f.lanes[1].tid = 41 + i;
+		assert_int_equal(dc_ring_glance(ring, &look), 0);
+		assert_int_equal(look.trigger_seq, i);
+		assert_int_equal(look.lanes_used, f.header->lane_cap);
+		assert_true(dc_ring_glance_lanes(ring, lanes, 2));
+		assert_int_equal(lanes[1].tid, 41 + i);
+	}
+	assert_int_equal(ftruncate(f.fd, 0), 0);
+	for (uint32_t i = 0; i < 2; i++) {
+		assert_int_equal(dc_ring_glance(ring, &look), -EBADMSG);
+		assert_false(dc_ring_glance_lanes(ring, lanes, 2));
+		assert_int_equal(lanes[1].tid, 0);
+	}
+	ringfile_remove(&f);
+}
+
 static void test_foreign_ring_is_unverified(void **state)
 {
 	/* A ring in our name that belongs to another user, and that we do not map, is readable but not believed. */
@@ -415,6 +449,7 @@ int main(void)
 		cmocka_unit_test(test_not_a_ring),
 		cmocka_unit_test(test_lying_headers),
 		cmocka_unit_test(test_truncated_while_open),
+		cmocka_unit_test(test_glances),
 		cmocka_unit_test(test_foreign_ring_is_unverified),
 		cmocka_unit_test(test_triggers_by_number),
 		cmocka_unit_test(test_control_reaches_the_guest),

@@ -13,6 +13,7 @@
 
 #include "ipc/ring_check.h"
 #include "trigger/death.h"
+#include "trigger/glance.h"
 #include "trigger/proc.h"
 
 #define CHUNKS_MAX (1u << 18) /* 8 GiB of 32 KiB chunks; bounds what a snapshot allocates */
@@ -21,6 +22,8 @@
 
 /* A header older than this layout's size cannot exist: the first released one is a whole page. */
 #define VOLATILE_OFF offsetof(struct dc_ring_header, flags)
+#define VOLATILE_BYTES (offsetof(struct dc_ring_header, reserved1) - VOLATILE_OFF)
+static_assert(VOLATILE_OFF % 8 == 0 && VOLATILE_BYTES % 8 == 0, "glances are of whole words");
 
 /* The whole range or nothing: a short read means the file was truncated under us. */
 static int read_exact(int fd, void *to, size_t bytes, uint64_t offset)
@@ -256,6 +259,8 @@ void dc_ring_unref(struct dc_ring *ring)
 	/* [ring-refs] acq_rel: the last one out sees everything the others did before they let go */
 	if (!ring || atomic_fetch_sub_explicit(&ring->refs, 1, memory_order_acq_rel) != 1)
 		return;
+	dc_glance_unmap(ring->counters);
+	dc_glance_unmap(ring->first_lanes);
 	if (ring->fd >= 0)
 		close(ring->fd);
 	if (ring->pidfd >= 0)
@@ -313,18 +318,62 @@ static void look_from(const struct dc_ring_header *cap, const struct dc_ring_hea
 int dc_ring_look(const struct dc_ring *ring, struct dc_ring_look *ret_look)
 {
 	struct dc_ring_header h;
-	const size_t bytes = offsetof(struct dc_ring_header, reserved1) - VOLATILE_OFF;
 	int r;
 
 	if (ring->bare) {
 		*ret_look = (struct dc_ring_look){0};
 		return 0;
 	}
-	r = read_exact(ring->fd, &h.flags, bytes, VOLATILE_OFF);
+	r = read_exact(ring->fd, &h.flags, VOLATILE_BYTES, VOLATILE_OFF);
 
 	if (r == 0)
 		look_from(&ring->header, &h, ret_look);
 	return r;
+}
+
+void dc_ring_watch(struct dc_ring *ring)
+{
+	if (ring->bare || ring->counters)
+		return;
+	ring->counters = dc_glance_map(ring->fd, 0);
+	if (ring->header.lanes_off % DC_GLANCE_BYTES == 0)
+		ring->first_lanes = dc_glance_map(ring->fd, ring->header.lanes_off);
+}
+
+/* Cut short once, it is read as all others are, and that says so. */
+static void let_go(const void **page)
+{
+	dc_glance_unmap(*page);
+	*page = NULL;
+}
+
+int dc_ring_glance(struct dc_ring *ring, struct dc_ring_look *ret_look)
+{
+	struct dc_ring_header h;
+
+	if (!ring->counters)
+		return dc_ring_look(ring, ret_look);
+	if (!dc_glance_read((const uint8_t *)ring->counters + VOLATILE_OFF, &h.flags, VOLATILE_BYTES)) {
+		let_go(&ring->counters);
+		return dc_ring_look(ring, ret_look);
+	}
+	/* [table-publish] [trigger-slot] counts before the entries that they count */
+	atomic_thread_fence(memory_order_acquire);
+	look_from(&ring->header, &h, ret_look);
+	return 0;
+}
+
+/* Where no lane is in use yet we make the page, as its first thread would. */
+bool dc_ring_glance_lanes(struct dc_ring *ring, struct dc_ring_lane *ret_lanes, uint32_t count)
+{
+	const size_t bytes = count * sizeof(*ret_lanes);
+
+	if (ring->first_lanes && bytes <= DC_GLANCE_BYTES) {
+		if (dc_glance_read(ring->first_lanes, ret_lanes, bytes))
+			return true;
+		let_go(&ring->first_lanes);
+	}
+	return dc_ring_read(ring, ret_lanes, bytes, ring->header.lanes_off);
 }
 
 bool dc_ring_read(const struct dc_ring *ring, void *to, size_t bytes, uint64_t offset)

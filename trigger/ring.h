@@ -3,13 +3,14 @@
  * A ring seen from outside: opened once, validated once, kept open for as long as anybody wants its evidence.
  *
  * The process inside may be hostile, dying, stopped or gone, and none of that may matter: the file is opened
- * without blocking and without following links, is read with pread() only (a file truncated under a mapping
- * would be a SIGBUS), and the header's layout is copied, checked and from then on taken from the copy. What
+ * without blocking and without following links, is read with pread() (a file truncated under a mapping would be
+ * a SIGBUS; what is looked at all the time goes through trigger/glance.h, which knows that), and the header's layout is copied, checked and from then on taken from the copy. What
  * the guest keeps changing (counters, tables, chunks) is read as hints and clamped by the copy. What we tell
  * the guest goes by pwrite().
  *
  *     dc_ring_open(dir_fd, name, &ring, why)     -EAGAIN: being created, look again soon
  *     dc_ring_look(ring, &look)                  one small pread: flags, trigger_seq, counters
+ *     dc_ring_glance(ring, &look)                the same without a system call, for who looks many times a second
  *     dc_ring_alive(ring)                        does the owner still hold its lock?
  *     dc_ring_tables(ring, &tables)              names, lanes, modules, triggers, for a capture or for status
  *
@@ -51,6 +52,7 @@ struct dc_ring {
 	struct dc_known *known; /* of its process, for captures; NULL where it is not ours to look at */
 	struct dc_maps *maps;   /* the same */
 	int pidfd; /* of a bare one; -1: the kernel has none */
+	const void *counters, *first_lanes; /* pages that glances copy from (dc_ring_watch()); NULL: none */
 	_Atomic uint32_t refs;
 };
 
@@ -113,6 +115,16 @@ struct dc_ring_look {
 };
 /* Counts come back clamped to the caps of the header. Return: 0, -EBADMSG (truncated), -errno. */
 int dc_ring_look(const struct dc_ring *ring, struct dc_ring_look *ret_look);
+
+/*
+ * dc_ring_watch() - from now on two pages of it are mapped: its counters, and its first lanes
+ * The two that follow are then copies out of memory; before, and where nothing can be mapped, they are preads. All three by
+ * one thread, which does not block SIGBUS.
+ */
+void dc_ring_watch(struct dc_ring *ring);
+int dc_ring_glance(struct dc_ring *ring, struct dc_ring_look *ret_look);
+/* The first @count entries of the lane table. Return: false: cut short; what is missing is zero. */
+bool dc_ring_glance_lanes(struct dc_ring *ring, struct dc_ring_lane *ret_lanes, uint32_t count);
 
 /*
  * dc_ring_trigger() - the slot of trigger number @seq (1, 2, ...)

@@ -164,6 +164,7 @@ static void add(struct dc_roster *r, struct dc_ring *ring, int pidfd, bool desce
 		return;
 	}
 	e->ring = dc_ring_ref(ring);
+	dc_ring_watch(ring);
 	e->pidfd = pidfd;
 	e->descendant = descendant;
 	e->trigger_seq = handled_before(ring, look.trigger_seq);
@@ -338,7 +339,7 @@ static void look(struct dc_roster *r, struct dc_entry *e, bool ask_lock, int64_t
 	/* The lock first: whatever was stored before it was let go is in the look that follows. */
 	const bool gone = ask_lock && dc_ring_alive(e->ring) != 1;
 
-	if (dc_ring_look(e->ring, &l) == 0) {
+	if (dc_ring_glance(e->ring, &l) == 0) {
 		e->goodbye = l.flags & DC_RING_GOODBYE;
 		e->gone = gone;
 		if (l.modules_used != e->modules)

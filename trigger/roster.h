@@ -5,7 +5,7 @@
  *
  *     found ──► alive ──(lock gone)──► gone ──(how is known, or nobody knows)──► judged ──(grace over)──► removed
  *
- * A look at a living ring is one pread of its counters; only what that shows to have changed is looked at
+ * A look at a living ring is a glance at its counters; only what that shows to have changed is looked at
  * closer. Bounded: so many rings in all and of one user; what is beyond is not opened and is said once.
  */
 #pragma once

@@ -106,7 +106,7 @@ static int lanes_room(struct dc_tail *t, uint32_t count)
 	return 0;
 }
 
-/* One pread, more only while the table is in use up to where it was read. */
+/* A glance, more only while the table is in use up to where it was read. */
 static int read_lanes(struct dc_tail *t)
 {
 	const struct dc_ring_header *h = &t->ring->header;
@@ -115,7 +115,7 @@ static int read_lanes(struct dc_tail *t)
 		uint32_t used = t->lane_count;
 		int r = 0;
 
-		if (!dc_ring_read(t->ring, t->entries, t->lane_count * sizeof(*t->entries), h->lanes_off)) {
+		if (!dc_ring_glance_lanes(t->ring, t->entries, t->lane_count)) {
 			t->totals.truncated = true;
 			return -EBADMSG;
 		}
@@ -237,7 +237,7 @@ static int consider_all(struct dc_tail *t)
 {
 	CLEANUP(free) struct dc_chunk_entry *entries = NULL;
 	struct dc_ring_look look;
-	int r = dc_ring_look(t->ring, &look);
+	int r = dc_ring_glance(t->ring, &look);
 
 	t->looks++;
 	if (r == 0)
@@ -425,7 +425,7 @@ static int read_schema(struct dc_tail *t, const struct dc_ring_look *look)
 static int refresh_schema(struct dc_tail *t)
 {
 	struct dc_ring_look look;
-	int r = dc_ring_look(t->ring, &look);
+	int r = dc_ring_glance(t->ring, &look);
 
 	if (r < 0 || (t->schema && t->schema_sites == look.sites_used && t->schema_strings == look.strings_used))
 		return r;
@@ -611,7 +611,7 @@ static int begin(struct dc_tail *t)
 {
 	CLEANUP(free) struct dc_chunk_entry *entries = NULL;
 	struct dc_ring_look look;
-	int r = dc_ring_look(t->ring, &look);
+	int r = dc_ring_glance(t->ring, &look);
 
 	if (r == 0)
 		r = read_schema(t, &look);
