@@ -21,6 +21,7 @@
 #define WRITES_A_LOOK 64u
 #define CALM_EVENTS 16u /* a look, at most: it records little */
 #define CALM_NS (SECOND_NS - SECOND_NS / 8) /* looks are not that exact */
+#define CALM_TAIL_NS (4 * SECOND_NS - SECOND_NS / 8) /* ... at what it recorded, while nothing is open and no chunk is full */
 #define COMMANDS_WAIT_NS (5 * SECOND_NS) /* at the end, for what rules have just started */
 
 static bool about_recorded(const struct dc_rule *rule)
@@ -266,15 +267,21 @@ static uint64_t left_out(const struct ruled *r)
 	return t->skipped_chunks + t->lost_chunks;
 }
 
+static const struct dc_tail_handler handler = {.lane = on_lane, .event = on_event};
+
+static struct looking look_begin(struct ruled *r, struct dc_live *live, uint64_t now_units, int64_t now_ns)
+{
+	r->laned_ns = now_ns;
+	r->lane_count = 0;
+	return (struct looking){.r = r, .live = live, .now_units = now_units, .now_ns = now_ns};
+}
+
 static void look_at_tail(struct ruled *r, int64_t budget_ns, uint64_t now_units, int64_t now_ns, uint32_t place)
 {
-	static const struct dc_tail_handler handler = {.lane = on_lane, .event = on_event};
 	const uint64_t before = dc_tail_totals(r->tail)->events, left = left_out(r);
-	struct looking looking = {
-		.r = r, .live = dc_living_of(r->w, r->e, place), .now_units = now_units, .now_ns = now_ns};
+	struct looking looking = look_begin(r, dc_living_of(r->w, r->e, place), now_units, now_ns);
 
 	r->tailed_ns = now_ns;
-	r->lane_count = 0;
 	dc_tail_look(r->tail, budget_ns, &handler, &looking);
 	if (left_out(r) != left) {
 		dc_evaluate_lost(r->subject);
@@ -282,7 +289,14 @@ static void look_at_tail(struct ruled *r, int64_t budget_ns, uint64_t now_units,
 			dc_live_lost(looking.live);
 	}
 	r->idle_looks = dc_tail_totals(r->tail)->events == before ? r->idle_looks + 1 : 0;
-	r->calm = dc_tail_totals(r->tail)->events - before < CALM_EVENTS && !looking.live;
+	r->calm = dc_tail_totals(r->tail)->events - before < CALM_EVENTS;
+}
+
+static void look_at_lanes(struct ruled *r, uint64_t now_units, int64_t now_ns)
+{
+	struct looking looking = look_begin(r, NULL, now_units, now_ns);
+
+	dc_tail_lanes(r->tail, &handler, &looking);
 }
 
 static void look_at_once(struct ruled *r, int64_t budget_ns)
@@ -375,17 +389,32 @@ static bool looked_at(const struct dc_entry *e)
 	return e->ruled && !e->gone && !e->superseded;
 }
 
+static bool anything_open(const struct ruled *r)
+{
+	for (uint32_t i = 0; i < r->lane_count; i++)
+		if (r->lanes[i].depth > 0)
+			return true;
+	return false;
+}
+
+enum due { DUE_NOT, DUE_LANES, DUE_TAIL };
+
 /*
- * One that records nothing now is looked at every other time; one that records little once a second, unless somebody wrote a
- * rule: the rules that ship wait for seconds, and a span that is too long calls by itself.
+ * One that records nothing now is looked at every other time. One that records little is looked at once a second, unless
+ * somebody wrote a rule or watches live, and what it recorded seldomer still: the rules that ship wait for seconds, and a span
+ * that is too long calls by itself.
  */
-static bool due(const struct dc_entry *e, int64_t now_ns)
+static enum due due(const struct dc_entry *e, int64_t now_ns)
 {
 	const struct ruled *r = e->ruled;
 
-	if (!looked_at(e) || !r->tail || (r->calm && now_ns - r->tailed_ns < r->w->ruling->calm_ns))
-		return false;
-	return r->idle_looks < IDLE_LOOKS || r->skipped;
+	if (!looked_at(e) || !r->tail)
+		return DUE_NOT;
+	if (!r->calm || !r->w->ruling->calm_ns || r->w->living)
+		return r->idle_looks < IDLE_LOOKS || r->skipped ? DUE_TAIL : DUE_NOT;
+	if (now_ns - r->laned_ns < r->w->ruling->calm_ns)
+		return DUE_NOT;
+	return now_ns - r->tailed_ns >= CALM_TAIL_NS || anything_open(r) || dc_tail_claimed(r->tail) ? DUE_TAIL : DUE_LANES;
 }
 
 /* Asking a clock for each ring would cost as much as half of its look. */
@@ -402,6 +431,13 @@ static uint64_t units_now(const struct dc_ring *ring, uint64_t ticks[static CLOC
 }
 
 /* Who has little to tell leaves its share to those after it. */
+static int64_t share_of(int64_t until_ns, uint32_t left)
+{
+	const int64_t share = (until_ns - dc_watcher_now_ns()) / (left ? left : 1);
+
+	return share > TAIL_LEAST_NS ? share : TAIL_LEAST_NS;
+}
+
 static void look_at_tails(struct dc_watcher *w, int64_t now_ns)
 {
 	const int64_t until_ns = dc_watcher_now_ns() + TAILS_NS; /* what was done since @now_ns is none of theirs */
@@ -409,19 +445,19 @@ static void look_at_tails(struct dc_watcher *w, int64_t now_ns)
 	uint32_t left = 0;
 
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++)
-		left += due(dc_roster_at(w->roster, i), now_ns);
+		left += due(dc_roster_at(w->roster, i), now_ns) == DUE_TAIL;
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
 		struct dc_entry *e = dc_roster_at(w->roster, i);
-		int64_t budget_ns;
+		const enum due what = due(e, now_ns);
 
-		if (!due(e, now_ns)) {
-			if (e->ruled)
-				e->ruled->skipped = true;
+		if (e->ruled)
+			e->ruled->skipped = what == DUE_NOT;
+		if (what == DUE_LANES)
+			look_at_lanes(e->ruled, units_now(e->ring, ticks), now_ns);
+		if (what != DUE_TAIL)
 			continue;
-		}
-		budget_ns = (until_ns - dc_watcher_now_ns()) / (left ? left-- : 1);
-		e->ruled->skipped = false;
-		look_at_tail(e->ruled, budget_ns > TAIL_LEAST_NS ? budget_ns : TAIL_LEAST_NS, units_now(e->ring, ticks), now_ns, i);
+		look_at_tail(e->ruled, share_of(until_ns, left), units_now(e->ring, ticks), now_ns, i);
+		left -= left > 0;
 		push_thresholds(e->ruled);
 	}
 }

@@ -29,6 +29,7 @@ struct ruled {
 	struct dc_vitals_source *vitals; /* NULL: another image of its process has them, or it may not be looked at */
 	bool ended;                      /* told */
 	int64_t tailed_ns;               /* last look at its tail */
+	int64_t laned_ns;                /* ... or only at its lanes */
 	uint64_t event_units;            /* of the event that is being told of; 0: none */
 	uint32_t idle_looks;             /* at its tail, without an event, in a row */
 	bool skipped;                    /* the last one was left out for that */

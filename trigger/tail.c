@@ -57,6 +57,7 @@ struct dc_tail {
 	uint32_t chunk_count;
 	uint32_t decoders, next_evicted;
 	uint64_t looks;
+	uint32_t hand; /* of the ring, before the last one */
 	bool behind; /* the last look left some to the next */
 	struct piece *pieces; /* of this look */
 	uint32_t piece_count;
@@ -138,13 +139,25 @@ static void forget_lane(struct dc_tail *t, struct known_lane *l)
 	l->chunk = ~0u;
 }
 
-/* Tells of every lane that has a thread. Return: whether any moved. */
-static bool look_at_lanes(struct dc_tail *t)
+/* Of every lane that has a thread. */
+static void tell_lanes(struct dc_tail *t, const struct dc_tail_handler *handler, void *arg)
+{
+	for (uint32_t i = 0; i < t->lane_count; i++) {
+		struct dc_ring_lane *e = &t->entries[i];
+
+		e->comm[sizeof(e->comm) - 1] = 0;
+		if (handler->lane && e->tid && !(e->flags & DC_LANE_FREE))
+			handler->lane(arg, i, e);
+	}
+}
+
+/* Return: whether any moved. */
+static bool note_moves(struct dc_tail *t)
 {
 	bool any = false;
 
 	for (uint32_t i = 0; i < t->lane_count; i++) {
-		struct dc_ring_lane *e = &t->entries[i];
+		const struct dc_ring_lane *e = &t->entries[i];
 		struct known_lane *l = &t->lanes[i];
 
 		if (e->last_units != l->last_units)
@@ -155,9 +168,6 @@ static bool look_at_lanes(struct dc_tail *t)
 			forget_lane(t, l);
 		l->last_units = e->last_units;
 		any |= l->moved != 0;
-		e->comm[sizeof(e->comm) - 1] = 0;
-		if (t->handler->lane && e->tid && !(e->flags & DC_LANE_FREE))
-			t->handler->lane(t->arg, i, e);
 	}
 	return any;
 }
@@ -520,18 +530,23 @@ static void lose(struct dc_tail *t, const struct piece *p)
 	t->totals.lost_chunks++;
 }
 
+static bool in_time(int64_t until_ns)
+{
+	return until_ns == INT64_MAX || cpu_ns() < until_ns;
+}
+
 /* What is left over when time is up stays undelivered, and is looked at first the next time. */
 static int decode_all(struct dc_tail *t, int64_t until_ns)
 {
 	uint32_t done = 0, handled = 0;
 	int r = 0;
 
-	while (r == 0 && done < t->piece_count && cpu_ns() < until_ns) {
+	while (r == 0 && done < t->piece_count && in_time(until_ns)) {
 		const uint32_t count = copy_batch(t, done);
 
 		r = refresh_schema(t);
 		qsort(t->pieces + done, count, sizeof(*t->pieces), by_lane);
-		for (uint32_t i = done; r == 0 && i < done + count && cpu_ns() < until_ns; i++) {
+		for (uint32_t i = done; r == 0 && i < done + count && in_time(until_ns); i++) {
 			const struct piece *p = &t->pieces[i];
 
 			r = p->bad ? -EBADMSG : decode(t, p);
@@ -547,6 +562,15 @@ static int decode_all(struct dc_tail *t, int64_t until_ns)
 	return r;
 }
 
+static uint64_t bytes_of_pieces(const struct dc_tail *t)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < t->piece_count; i++)
+		bytes += dc_state_bytes(t->pieces[i].state) - t->pieces[i].read_from;
+	return bytes;
+}
+
 static void learn_price(struct dc_tail *t, uint64_t bytes, int64_t took_ns)
 {
 	t->totals.cpu_ns += (uint64_t)took_ns;
@@ -554,48 +578,82 @@ static void learn_price(struct dc_tail *t, uint64_t bytes, int64_t took_ns)
 		t->ns_per_byte += ((double)took_ns / (double)bytes - t->ns_per_byte) / 4;
 }
 
-static int batch_room(struct dc_tail *t)
+/* @began: 0: so little that asking the clock would cost as much, and it is not. */
+static int take_pieces(struct dc_tail *t, uint64_t size, int64_t began, int64_t budget_ns)
 {
-	uint64_t bytes = 0;
+	const uint64_t bytes = t->totals.bytes;
+	int r;
 
-	for (uint32_t i = 0; i < t->piece_count; i++)
-		bytes += dc_state_bytes(t->pieces[i].state) - t->pieces[i].read_from;
-	t->batch = malloc(bytes < BATCH_BYTES ? bytes + 1 : BATCH_BYTES);
-	return t->batch ? 0 : -ENOMEM;
+	qsort(t->pieces, t->piece_count, sizeof(*t->pieces), by_age);
+	t->batch = malloc(size < BATCH_BYTES ? size + 1 : BATCH_BYTES);
+	r = t->batch ? decode_all(t, began ? began + LATE * budget_ns : INT64_MAX) : -ENOMEM;
+	free(TAKE(t->batch));
+	if (began)
+		learn_price(t, t->totals.bytes - bytes, cpu_ns() - began);
+	else
+		t->totals.cpu_ns += (uint64_t)((double)size * t->ns_per_byte);
+	return r;
 }
 
 static int look_at_chunks(struct dc_tail *t, int64_t budget_ns)
 {
-	const int64_t began = cpu_ns();
-	const uint64_t bytes = t->totals.bytes;
-	int r = !t->behind && consider_open(t) ? 0 : consider_all(t);
+	int64_t began = 0;
+	uint64_t size;
+	int r = 0;
 
+	if (t->behind || !consider_open(t)) {
+		began = cpu_ns();
+		r = consider_all(t);
+	}
 	t->totals.sampled = false;
 	if (r < 0)
 		return r;
 	choose(t, budget_ns);
 	if (t->piece_count == 0)
 		return 0;
-	qsort(t->pieces, t->piece_count, sizeof(*t->pieces), by_age);
-	r = batch_room(t);
+	size = bytes_of_pieces(t);
+	if (!began && size >= MEASURED_BYTES)
+		began = cpu_ns();
+	return take_pieces(t, size, began, budget_ns);
+}
+
+int dc_tail_lanes(struct dc_tail *t, const struct dc_tail_handler *handler, void *arg)
+{
+	int r = read_lanes(t);
+
 	if (r == 0)
-		r = decode_all(t, began + LATE * budget_ns);
-	free(TAKE(t->batch));
-	learn_price(t, t->totals.bytes - bytes, cpu_ns() - began);
+		tell_lanes(t, handler, arg);
 	return r;
+}
+
+bool dc_tail_claimed(const struct dc_tail *t)
+{
+	struct dc_ring_look look;
+
+	return dc_ring_glance(t->ring, &look) < 0 || look.hand != t->hand;
+}
+
+static void note_hand(struct dc_tail *t)
+{
+	struct dc_ring_look look;
+
+	if (dc_ring_glance(t->ring, &look) == 0)
+		t->hand = look.hand;
 }
 
 int dc_tail_look(struct dc_tail *t, int64_t budget_ns, const struct dc_tail_handler *handler, void *arg)
 {
-	int r = read_lanes(t);
+	int r;
 
+	note_hand(t);
+	r = dc_tail_lanes(t, handler, arg);
 	if (r < 0)
 		return r;
 	if (budget_ns > BUDGET_NS_MAX)
 		budget_ns = BUDGET_NS_MAX;
 	t->handler = handler;
 	t->arg = arg;
-	if (look_at_lanes(t) || t->behind)
+	if (note_moves(t) || t->behind)
 		r = look_at_chunks(t, budget_ns);
 	else
 		t->totals.sampled = false;

@@ -3,7 +3,7 @@
  * What living rings recorded since the last look, decoded: each event once, soon, at a bounded price. Distributions are the
  * watcher's, not the guest's: they are made of this.
  *
- *     lanes     the table is read, nothing else of a ring whose threads are idle
+ *     lanes     a glance at the table, nothing else of a ring whose threads are idle
  *     states    of lanes that moved: the word of the chunk they are in, or all words where one went on to another chunk
  *     choose    chunks that are new, when all of them would cost more than the budget: a random part, each of its events
  *               then stands for 1 / chance. A chunk that was chosen (or not) remains so until it is recycled
@@ -57,6 +57,11 @@ struct dc_tail_handler {
  * Return: 0; -ENOMEM, some is then left for the next look; -EBADMSG, -errno when the ring cannot be read.
  */
 int dc_tail_look(struct dc_tail *t, int64_t budget_ns, const struct dc_tail_handler *handler, void *arg);
+
+/* dc_tail_lanes() - tell of the lanes only, which is a glance; what they recorded waits for the next look. Return: as above. */
+int dc_tail_lanes(struct dc_tail *t, const struct dc_tail_handler *handler, void *arg);
+/* Whether a thread went on to another chunk since the last look: until then it is little that waits. */
+bool dc_tail_claimed(const struct dc_tail *t);
 
 const struct dc_tail_totals *dc_tail_totals(const struct dc_tail *t);
 /* Names of sites, as of the last look that delivered events; the next one may replace it. */
