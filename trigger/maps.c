@@ -50,7 +50,7 @@ struct found {
 struct dc_maps {
 	_Atomic uint32_t refs;
 	pthread_mutex_t lock; /* everything below */
-	bool wanted;
+	_Atomic bool wanted; /* written under the lock; asked without it, of every process at every look */
 	int64_t due_ns;
 	int64_t looked_ns; /* CLOCK_MONOTONIC of the last look, 0: none yet */
 	uint64_t last_serial;
@@ -67,6 +67,17 @@ static int64_t now_ns(void)
 	return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
 }
 
+/* relaxed, both: the lock is what orders; who asks without it and misses a wish sees it at the next look */
+static void want(struct dc_maps *m, bool yes)
+{
+	atomic_store_explicit(&m->wanted, yes, memory_order_relaxed);
+}
+
+static bool wanted(struct dc_maps *m)
+{
+	return atomic_load_explicit(&m->wanted, memory_order_relaxed);
+}
+
 struct dc_maps *dc_maps_new(void)
 {
 	struct dc_maps *m = calloc(1, sizeof(*m));
@@ -75,7 +86,7 @@ struct dc_maps *dc_maps_new(void)
 		return NULL;
 	atomic_init(&m->refs, 1);
 	pthread_mutex_init(&m->lock, NULL);
-	m->wanted = true;
+	want(m, true);
 	return m;
 }
 
@@ -110,7 +121,7 @@ void dc_maps_want(struct dc_maps *m)
 	if (!m)
 		return;
 	pthread_mutex_lock(&m->lock);
-	m->wanted = true;
+	want(m, true);
 	pthread_mutex_unlock(&m->lock);
 }
 
@@ -118,10 +129,10 @@ bool dc_maps_due(struct dc_maps *m, int64_t now)
 {
 	bool due;
 
-	if (!m)
+	if (!m || !wanted(m))
 		return false;
 	pthread_mutex_lock(&m->lock);
-	due = m->wanted && now >= m->due_ns;
+	due = wanted(m) && now >= m->due_ns;
 	pthread_mutex_unlock(&m->lock);
 	return due;
 }
@@ -492,7 +503,7 @@ int dc_maps_look(struct dc_maps *m, uint32_t pid, uint64_t start_time)
 	if (!m)
 		return 0;
 	pthread_mutex_lock(&m->lock);
-	m->wanted = false; /* what changes from here on is worth another look */
+	want(m, false); /* what changes from here on is worth another look */
 	pthread_mutex_unlock(&m->lock);
 	r = look(m, pid, start_time, began);
 	pthread_mutex_lock(&m->lock);

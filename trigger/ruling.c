@@ -21,7 +21,7 @@
 #define WRITES_A_LOOK 64u
 #define CALM_EVENTS 16u /* a look, at most: it records little */
 #define CALM_NS (SECOND_NS - SECOND_NS / 8) /* looks are not that exact */
-#define CALM_TAIL_NS (4 * SECOND_NS - SECOND_NS / 8) /* ... at what it recorded, while nothing is open and no chunk is full */
+#define CALM_TAIL_NS (4 * SECOND_NS - SECOND_NS / 8) /* ... at what it recorded, while no chunk is full, nothing is open or counted by the second */
 #define COMMANDS_WAIT_NS (5 * SECOND_NS) /* at the end, for what rules have just started */
 
 static bool about_recorded(const struct dc_rule *rule)
@@ -414,7 +414,10 @@ static enum due due(const struct dc_entry *e, int64_t now_ns)
 		return r->idle_looks < IDLE_LOOKS || r->skipped ? DUE_TAIL : DUE_NOT;
 	if (now_ns - r->laned_ns < r->w->ruling->calm_ns)
 		return DUE_NOT;
-	return now_ns - r->tailed_ns >= CALM_TAIL_NS || anything_open(r) || dc_tail_claimed(r->tail) ? DUE_TAIL : DUE_LANES;
+	return now_ns - r->tailed_ns >= CALM_TAIL_NS || anything_open(r) || dc_evaluate_by_seconds(r->subject) ||
+			       dc_tail_claimed(r->tail)
+		       ? DUE_TAIL
+		       : DUE_LANES;
 }
 
 /* Asking a clock for each ring would cost as much as half of its look. */

@@ -117,6 +117,7 @@ static void fire(struct rule_state *r, unsigned leaf)
 	if (lane)
 		memcpy(firing.trace_id, lane->trace_id, sizeof(firing.trace_id));
 	r->told = true;
+	s->heard = true;
 	r->untold = 0;
 	s->evaluate->fire(s->evaluate->fire_arg, &firing);
 }

@@ -8,6 +8,8 @@
 
 #include "trigger/rules/evaluate_inside.h"
 
+#define TICK_NS (SECOND_NS - SECOND_NS / 8) /* looks are not that exact */
+
 bool dc_is_of_lane(enum dc_rule_op op)
 {
 	return op == DC_RULE_SPAN_OPEN || op == DC_RULE_SPAN_OPEN_UNUSUAL || op == DC_RULE_THREAD_SILENT;
@@ -118,9 +120,12 @@ static bool has_op(const struct dc_rules *rules, enum dc_rule_op op)
 static void note_wants(struct dc_evaluate *e)
 {
 	e->wants = 0;
-	for (uint32_t i = 0; i < e->rules.count; i++)
+	e->in_no_hurry = true;
+	for (uint32_t i = 0; i < e->rules.count; i++) {
+		e->in_no_hurry &= e->rules.rules[i].quiet;
 		for (uint32_t k = 0; k < e->rules.rules[i].when.count; k++)
 			e->wants |= dc_vitals_wanted(&e->rules.rules[i].when.nodes[k]);
+	}
 	e->wants_logs = has_op(&e->rules, DC_RULE_LOG) || has_op(&e->rules, DC_RULE_LOG_RATE);
 }
 
@@ -252,6 +257,7 @@ struct dc_subject *dc_evaluate_process(struct dc_evaluate *e, const char *name, 
 	if (!s)
 		return NULL;
 	s->evaluate = e;
+	s->heard = true;
 	s->process = process;
 	s->ns_per_unit = units_per_s > 0 ? (double)SECOND_NS / units_per_s : 0;
 	snprintf(s->name, sizeof(s->name), "%s", name);
@@ -311,7 +317,8 @@ static void look_at_log(const struct dc_rule_node *n, struct node_state *st, int
 
 static void subject_tick(struct dc_subject *s, int64_t now_ns)
 {
-	dc_things_look(s, now_ns);
+	if (s->windows)
+		dc_things_look(s, now_ns);
 	dc_asyncs_look(s, now_ns);
 	dc_lanes_look(s, now_ns);
 	for (uint32_t i = 0; i < s->evaluate->rules.count; i++) {
@@ -324,12 +331,26 @@ static void subject_tick(struct dc_subject *s, int64_t now_ns)
 		dc_decide(r, 0, 0, now_ns);
 		r->told = false;
 	}
+	s->heard = false;
+	s->ticked_ns = now_ns;
+}
+
+bool dc_evaluate_by_seconds(const struct dc_subject *s)
+{
+	return s->windows || s->logs || s->async;
+}
+
+/* Of whom nothing was heard only time can make a difference, and rules that ship count it in seconds. */
+static bool tick_due(const struct dc_subject *s, int64_t now_ns)
+{
+	return s->heard || !s->evaluate->in_no_hurry || now_ns - s->ticked_ns >= TICK_NS;
 }
 
 void dc_evaluate_tick(struct dc_evaluate *e, int64_t now_ns)
 {
 	e->now_ns = now_ns;
 	for (struct dc_subject *s = e->subjects; s; s = s->next)
-		subject_tick(s, now_ns);
+		if (tick_due(s, now_ns))
+			subject_tick(s, now_ns);
 	e->look++;
 }

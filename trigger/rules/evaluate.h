@@ -86,6 +86,8 @@ void dc_evaluate_lane(struct dc_evaluate *e, struct dc_subject *s, uint32_t lane
 void dc_evaluate_vitals(struct dc_evaluate *e, struct dc_subject *s, const struct dc_vitals *v, int64_t now_ns);
 void dc_evaluate_ended(struct dc_evaluate *e, struct dc_subject *s, int wait_status, int64_t now_ns);
 void dc_evaluate_exec(struct dc_evaluate *e, struct dc_subject *s, int64_t now_ns);
+/* Whether a rule counts by the second what it recorded so far, or follows it from thread to thread: then news of it matter. */
+bool dc_evaluate_by_seconds(const struct dc_subject *s);
 /* Ends a look: after the lanes, events and vitals of all processes. */
 void dc_evaluate_tick(struct dc_evaluate *e, int64_t now_ns);
 

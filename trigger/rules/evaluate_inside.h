@@ -157,12 +157,16 @@ struct dc_subject {
 	struct dc_evaluate *evaluate;
 	struct dc_subject *next, *previous;
 	void *process;
+	bool heard; /* of, since the last tick */
+	int64_t ticked_ns;
 	char name[64];
 	double ns_per_unit; /* 0: it has no ring */
 	struct rule_state **rules; /* as e->rules; NULL: none of its concern */
 	struct rule_state **next_rules; /* while rules are loaded anew */
 	struct thing *buckets[THING_BUCKETS];
 	uint32_t thing_count;
+	uint32_t windows; /* watches of names whose value time alone changes: rates, distributions, surges */
+	bool logs; /* it logged what a rate is about */
 	uint32_t site_room;
 	struct thing **sites; /* by id, what is known of them */
 	uint32_t lane_room;
@@ -194,6 +198,7 @@ struct dc_evaluate {
 	void *fire_arg;
 	uint32_t wants;
 	bool wants_logs;
+	bool in_no_hurry; /* all rules ship with dashcam */
 	struct dc_subject *subjects;
 	uint32_t subject_count;
 	uint32_t thing_count;
@@ -210,6 +215,13 @@ struct dc_evaluate {
 static inline const struct dc_rule_node *node_of(const struct rule_state *r, unsigned i)
 {
 	return &r->rule->when.nodes[i];
+}
+
+/* Every fact begins with it. */
+static inline void hear(struct dc_evaluate *e, struct dc_subject *s, int64_t now_ns)
+{
+	e->now_ns = now_ns;
+	s->heard = true;
 }
 
 bool dc_is_of_lane(enum dc_rule_op op); /* evaluate.c: is looked at lane by lane */

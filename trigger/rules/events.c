@@ -216,7 +216,7 @@ void dc_evaluate_span_over(struct dc_evaluate *e, struct dc_subject *s, uint16_t
 	struct span span = {.thing = dc_thing_of(s, site, name, THING_SPAN), .site = site, .tid = tid};
 	struct moments m = {0};
 
-	e->now_ns = now_ns;
+	hear(e, s, now_ns);
 	if (!span.thing || was_told(s, site, tid, units, true))
 		return;
 	tell(s, site, tid, units, true);
@@ -281,6 +281,7 @@ static void logged(struct dc_subject *s, const struct dc_event *event, double we
 
 			if ((n->op != DC_RULE_LOG && n->op != DC_RULE_LOG_RATE) || !is_of_level(n, event))
 				continue;
+			s->logs |= n->op == DC_RULE_LOG_RATE;
 			if (r->nodes[k].rate)
 				dc_rate_add(r->nodes[k].rate, weight, now_ns);
 			if (r->nodes[k].surge)
@@ -324,7 +325,7 @@ void dc_evaluate_event(struct dc_evaluate *e, struct dc_subject *s, const struct
 {
 	struct lane_state *lane = dc_lane_of(s, event->lane);
 
-	e->now_ns = now_ns;
+	hear(e, s, now_ns);
 	if (!lane)
 		return;
 	if (lane->tid != event->tid || lane->serial != event->serial || event->kind == DC_KIND_THREAD)

@@ -245,7 +245,7 @@ void dc_evaluate_lane(struct dc_evaluate *e, struct dc_subject *s, uint32_t inde
 	struct lane_state *lane = dc_lane_of(s, index);
 	struct told found = {0};
 
-	e->now_ns = now_ns;
+	hear(e, s, now_ns);
 	if (s->look != e->look) {
 		s->look = e->look;
 		s->moved = s->moving;

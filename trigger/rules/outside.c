@@ -167,7 +167,7 @@ static void rule_vitals(struct dc_subject *s, struct rule_state *r, const struct
 
 void dc_evaluate_vitals(struct dc_evaluate *e, struct dc_subject *s, const struct dc_vitals *v, int64_t now_ns)
 {
-	e->now_ns = now_ns;
+	hear(e, s, now_ns);
 	for (uint32_t i = 0; i < e->rules.count; i++)
 		if (s->rules[i])
 			rule_vitals(s, s->rules[i], v, now_ns);
@@ -274,7 +274,7 @@ void dc_evaluate_ended(struct dc_evaluate *e, struct dc_subject *s, int wait_sta
 {
 	struct restarts *of = restarts_of(e, s->name);
 
-	e->now_ns = now_ns;
+	hear(e, s, now_ns);
 	if (of && of->ended < ENDS_MAX)
 		of->ended++;
 	if (WIFSIGNALED(wait_status))
@@ -285,6 +285,6 @@ void dc_evaluate_ended(struct dc_evaluate *e, struct dc_subject *s, int wait_sta
 
 void dc_evaluate_exec(struct dc_evaluate *e, struct dc_subject *s, int64_t now_ns)
 {
-	e->now_ns = now_ns;
+	hear(e, s, now_ns);
 	moment_of_all(s, DC_RULE_EXEC, always_holds, 1, now_ns);
 }

@@ -29,8 +29,14 @@ static bool wants_class(enum dc_rule_op op, enum thing_class class)
 	}
 }
 
+static bool has_window(const struct watch *w)
+{
+	return w->histogram || w->rate || w->surge;
+}
+
 static void watch_fini(struct dc_evaluate *e, struct watch *w)
 {
+	w->of->subject->windows -= has_window(w);
 	if (w->on && w->of->nodes[w->node].watches_on > 0)
 		w->of->nodes[w->node].watches_on--;
 	if (w->histogram)
@@ -94,7 +100,10 @@ static void watch_rule(struct thing *t, struct rule_state *r)
 		if (!more)
 			return;
 		t->watches = more;
-		t->watch_count += watch_init(&more[t->watch_count], r, i);
+		if (!watch_init(&more[t->watch_count], r, i))
+			continue;
+		r->subject->windows += has_window(&more[t->watch_count]);
+		t->watch_count++;
 	}
 }
 
