@@ -205,6 +205,27 @@ static void test_rates(void **state)
 	assert_int_equal(since(), 1);
 }
 
+static void test_by_seconds(void **state)
+{
+	/* Of a program that recorded nothing that is counted by the second, seldomer looks miss nothing. */
+	(void)state;
+	begin("event \"cache.miss\" rate > 10/s over 5s or counter \"queue.*\" unusual or span \"*\" unusual");
+	assert_false(dc_evaluate_by_seconds(subject));
+	span(HTTP, MS);
+	assert_false(dc_evaluate_by_seconds(subject));
+	instant(MISS, 1);
+	assert_true(dc_evaluate_by_seconds(subject));
+	begin("counter \"queue.*\" unusual");
+	assert_false(dc_evaluate_by_seconds(subject));
+	counter(1, 0);
+	assert_true(dc_evaluate_by_seconds(subject));
+	begin("log == warn rate >= 3/s");
+	message(ERROR);
+	assert_false(dc_evaluate_by_seconds(subject));
+	message(WARN);
+	assert_true(dc_evaluate_by_seconds(subject));
+}
+
 static void test_logs(void **state)
 {
 	(void)state;
@@ -448,7 +469,7 @@ int main(void)
 		cmocka_unit_test(test_rate_unusual),
 		cmocka_unit_test(test_counter_unusual),
 		cmocka_unit_test(test_rates),
-		cmocka_unit_test(test_logs),
+		cmocka_unit_test(test_by_seconds), cmocka_unit_test(test_logs),
 		cmocka_unit_test(test_counter),
 		cmocka_unit_test(test_where),
 		cmocka_unit_test(test_where_nested),

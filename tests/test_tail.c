@@ -177,6 +177,42 @@ static void test_from_now_on(void **state)
 	assert_int_equal(h.events[0] + h.foreign, 2);
 }
 
+static void see_lane(void *arg, uint32_t index, const struct dc_ring_lane *entry)
+{
+	(void)index;
+	if (entry->tid == (uint32_t)gettid())
+		*(uint64_t *)arg = entry->last_units;
+}
+
+static void test_lanes_alone(void **state)
+{
+	/* A look at the lanes sees who recorded and takes nothing from the look after it; a chunk that is left is told. */
+	static const struct dc_tail_handler seeing = {.lane = see_lane};
+	CLEANUP(dc_ring) struct dc_ring *ring = own_ring();
+	CLEANUP(dc_tail) struct dc_tail *t = follow(ring);
+	uint64_t first = 0, second = 0;
+	struct heard h = {0};
+
+	(void)state;
+	dc_ring_watch(ring); /* from here on by glances */
+	record(0, 0);
+	assert_int_equal(dc_tail_look(t, PLENTY, &hearing, &h), 0);
+	assert_int_equal(h.events[0], 1);
+	record(0, 1);
+	for (unsigned i = 0; i < 5; i++)
+		assert_int_equal(dc_tail_lanes(t, &seeing, &first), 0);
+	assert_false(dc_tail_claimed(t));
+	for (uint64_t n = 2; n < 4000; n++)
+		record(0, n);
+	assert_true(dc_tail_claimed(t));
+	assert_int_equal(dc_tail_lanes(t, &seeing, &second), 0);
+	assert_true(first > 0 && second > first);
+	assert_int_equal(dc_tail_look(t, PLENTY, &hearing, &h), 0);
+	assert_false(dc_tail_claimed(t));
+	assert_int_equal(h.events[0], 4000);
+	assert_int_equal(h.twice + h.gaps + h.foreign, 0);
+}
+
 static void test_lanes_are_reused(void **state)
 {
 	/* Threads one after the other share a lane and a chunk; each one's events come once, under its own tid. */
@@ -522,6 +558,7 @@ int main(void)
 		cmocka_unit_test(test_switches),         cmocka_unit_test(test_damaged_chunk),
 		cmocka_unit_test(test_hostile),          cmocka_unit_test(test_same_chunk_twice),
 		cmocka_unit_test(test_truncated),        cmocka_unit_test(test_bare),
+		cmocka_unit_test(test_lanes_alone),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
