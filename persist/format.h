@@ -184,6 +184,7 @@ struct dc_map_entry {
 #define DC_SAMPLE_KERNEL 1u /* @ips begin with kernel addresses, the user's follow behind a marker (DC_IP_USER) */
 #define DC_SAMPLE_STACK_CUT 2u /* the stack was deeper than the copy */
 #define DC_SAMPLE_TRUNCATED 4u /* settled: unwinding ended before the outermost frame */
+#define DC_SAMPLE_WALKED 8u /* settled: by frame pointers, and where these ended nobody said */
 
 /* Among @ips, as the kernel writes them (PERF_CONTEXT_*): what follows is of the kernel, of the user. */
 #define DC_IP_KERNEL ((uint64_t)-128)

@@ -148,6 +148,7 @@ static struct dc_sample unwound_head(const struct dc_sample *head, uint32_t stac
 
 	h.stack = stack;
 	h.flags |= truncated ? DC_SAMPLE_TRUNCATED : 0;
+	h.flags |= head->ip_count && !head->reg_count ? DC_SAMPLE_WALKED : 0;
 	h.ip_count = 0;
 	h.stack_bytes = 0;
 	h.reg_count = of_trigger ? h.reg_count : 0;

@@ -108,7 +108,7 @@ struct dc_settle_options {
 struct dc_settle_result {
 	uint64_t samples; /* that could have been unwound */
 	uint64_t unwound;
-	uint64_t to_root; /* of these, unwound to the outermost frame */
+	uint64_t to_root; /* of these, unwound to the outermost frame; chains of frame pointers do not say */
 	uint64_t frames;
 	uint64_t named;
 	uint32_t stack_used; /* the most bytes of a stack copy that 99 % of the samples of a process needed; 0: none was unwound */

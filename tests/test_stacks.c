@@ -230,6 +230,32 @@ static void test_what_leads_nowhere(void **state)
 	dc_capture_close(c);
 }
 
+static void test_to_root(void **state)
+{
+	/* What was unwound goes to the outermost function unless it was cut; a chain of frame pointers, if its last one calls main or is it. */
+	static const struct {
+		uint32_t stack;
+		uint16_t flags;
+		bool to_root;
+	} cases[] = {
+		{1, 0, true}, {2, 0, true}, {1, DC_SAMPLE_TRUNCATED, false}, {0, 0, false}, {9, DC_SAMPLE_WALKED, false},
+		{1, DC_SAMPLE_WALKED, true}, /* main */
+		{2, DC_SAMPLE_WALKED, false}, /* inner, inlined in outer */
+	};
+	struct dc_capture *c;
+	struct dc_stacks *s;
+
+	(void)state;
+	write_capture(put_stacks, NULL, NULL);
+	c = open_capture(path);
+	s = open_stacks(c);
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+		assert_int_equal(dc_stacks_to_root(s, &(struct dc_sample){.stack = cases[i].stack, .flags = cases[i].flags}),
+				 cases[i].to_root);
+	dc_stacks_close(s);
+	dc_capture_close(c);
+}
+
 /* --- samples --- */
 
 struct seen {
@@ -655,6 +681,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_tables),
 		cmocka_unit_test(test_what_leads_nowhere),
+		cmocka_unit_test(test_to_root),
 		cmocka_unit_test(test_samples),
 		cmocka_unit_test(test_stopping),
 		cmocka_unit_test(test_clock),

@@ -27,8 +27,13 @@ struct dc_message {
 struct dc_message_sample {
 	uint32_t stack; /* 0: not unwound */
 	uint32_t stack_used; /* bytes of its copy; more than there were: it was cut too early; ~0: says nothing about copies */
-	uint32_t truncated;
+	uint32_t end; /* DC_MESSAGE_END_* */
 };
+
+#define DC_MESSAGE_END_ROOT 0u /* at the outermost frame */
+#define DC_MESSAGE_END_BEFORE 1u
+#define DC_MESSAGE_END_UNKNOWN 2u /* a chain of frame pointers */
+#define DC_MESSAGE_END_LAST 2u
 
 struct dc_message_module {
 	uint32_t map;

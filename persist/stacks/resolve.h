@@ -96,7 +96,7 @@ int dc_resolver_blocks(const struct dc_resolver *r, uint32_t types,
 struct dc_resolve_totals {
 	uint32_t samples; /* that could have been unwound */
 	uint32_t unwound;
-	uint32_t to_root; /* of these, unwound to the outermost frame */
+	uint32_t to_root; /* of these, unwound to the outermost frame; chains of frame pointers do not say (dc_stacks_to_root()) */
 	uint32_t stack_count;
 	uint32_t frame_count;
 	uint32_t named; /* frames */

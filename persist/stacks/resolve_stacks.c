@@ -131,13 +131,13 @@ static int merge_samples(struct merging *m, const uint8_t *payload, size_t bytes
 		struct dc_message_sample s;
 
 		memcpy(&s, payload + i * sizeof s, sizeof s);
-		if (s.stack > m->stack_count)
+		if (s.stack > m->stack_count || s.end > DC_MESSAGE_END_LAST)
 			return -EBADMSG;
 		if (!s.stack)
 			continue;
-		m->source->put(m->source->arg, m->first + i, m->stacks[s.stack - 1], s.truncated != 0);
+		m->source->put(m->source->arg, m->first + i, m->stacks[s.stack - 1], s.end == DC_MESSAGE_END_BEFORE);
 		m->r->unwound++;
-		m->r->to_root += !s.truncated;
+		m->r->to_root += s.end == DC_MESSAGE_END_ROOT;
 		count_used(m->r, s.stack_used);
 	}
 	return 0;

@@ -277,10 +277,11 @@ static int walk(struct unwinding *u, const struct dc_sample_parts *p, struct dc_
 	if (r < 0)
 		return r;
 	if (p->head.reg_count && dc_unwind(u->unwinder, p->regs, p->head.reg_count, p->stack, p->head.stack_bytes, u->unwound) == 0) {
-		result->truncated = !u->unwound->to_root;
+		result->end = u->unwound->to_root ? DC_MESSAGE_END_ROOT : DC_MESSAGE_END_BEFORE;
 		result->stack_used = u->unwound->stack_used;
 		return push_unwound(u);
 	}
+	result->end = DC_MESSAGE_END_UNKNOWN;
 	return push_ips(u, p, false);
 }
 
@@ -289,7 +290,7 @@ static uint32_t used_of(const struct dc_sample *s, const struct dc_message_sampl
 {
 	if (!s->stack_bytes || (s->kind != DC_SAMPLE_CPU && s->kind != DC_SAMPLE_OFF))
 		return UINT32_MAX;
-	if (result->truncated && (s->flags & DC_SAMPLE_STACK_CUT))
+	if (result->end == DC_MESSAGE_END_BEFORE && (s->flags & DC_SAMPLE_STACK_CUT))
 		return s->stack_bytes < UINT32_MAX / 2 ? 2 * s->stack_bytes : UINT32_MAX - 1; /* more than there was */
 	return result->stack_used;
 }

@@ -642,13 +642,19 @@ static void widen(int64_t t_ns, int64_t *first_ns, int64_t *last_ns)
 	*last_ns = t_ns > *last_ns ? t_ns : *last_ns;
 }
 
+struct adding {
+	const struct dc_stacks *stacks;
+	struct dc_stacks_totals *totals;
+};
+
 static int add_up(void *arg, const struct dc_sample_view *v)
 {
-	struct dc_stacks_totals *t = arg;
+	const struct adding *a = arg;
+	struct dc_stacks_totals *t = a->totals;
 
 	t->samples[v->head.kind]++;
 	t->unwound += v->head.stack != 0;
-	t->to_root += v->head.stack && !(v->head.flags & DC_SAMPLE_TRUNCATED);
+	t->to_root += dc_stacks_to_root(a->stacks, &v->head);
 	if (v->head.kind == DC_SAMPLE_CPU || v->head.kind == DC_SAMPLE_OFF)
 		widen(v->t_ns, &t->first_ns, &t->last_ns);
 	else if (!of_the_trigger(&v->head) && v->head.kind != DC_SAMPLE_EVENT)
@@ -660,7 +666,8 @@ int dc_stacks_totals(struct dc_stacks *s, struct dc_stacks_totals *ret_totals)
 {
 	struct dc_stacks_totals t = {.first_ns = INT64_MAX, .last_ns = INT64_MIN,
 				     .first_switch_ns = INT64_MAX, .last_switch_ns = INT64_MIN};
-	int r = s->has_totals ? 0 : dc_stacks_each(s, &(struct dc_cut){.everything = true}, add_up, &t);
+	struct adding adding = {s, &t};
+	int r = s->has_totals ? 0 : dc_stacks_each(s, &(struct dc_cut){.everything = true}, add_up, &adding);
 
 	if (r < 0)
 		return r;

@@ -77,11 +77,14 @@ uint32_t dc_stacks_stack_count(const struct dc_stacks *s); /* numbers 1..count *
 uint32_t dc_stacks_frame_count(const struct dc_stacks *s);
 uint32_t dc_stacks_name_count(const struct dc_stacks *s);
 
+/* Whether a sample's stack goes to the outermost function (main's caller or a thread's start; outermost.c). */
+bool dc_stacks_to_root(const struct dc_stacks *s, const struct dc_sample *sample);
+
 /* What there is, by kind; counted by reading all samples once, then kept. */
 struct dc_stacks_totals {
 	uint64_t samples[DC_SAMPLE_LAST + 1];
 	uint64_t unwound; /* samples with a stack number */
-	uint64_t to_root; /* of these, unwound to the outermost frame (main's caller or a thread's start) */
+	uint64_t to_root; /* of these, unwound to the outermost function */
 	int64_t first_ns; /* CLOCK_REALTIME of the first and last CPU or OFF sample; first > last: none */
 	int64_t last_ns;
 	int64_t first_switch_ns;
