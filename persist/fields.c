@@ -20,9 +20,10 @@ struct member {
 #define I(k, t, m) MEMBER(struct dc_incident, k, t, m)
 #define P(k, t, m) MEMBER(struct dc_process, k, t, m)
 
-/* Not in the table: their lengths are anchor_count and cause.neighbour_count. */
+/* Not in the table: their lengths are anchor_count, cause.neighbour_count and cause.waiting_count. */
 #define KEY_ANCHORS 19u
 #define KEY_NEIGHBOURS 30u
+#define KEY_WAITING 34u
 #define KEY_BOOT_ID 21u /* of incidents: written also where it is zero, as it always was */
 
 static const struct member incident_members[] = {
@@ -179,6 +180,13 @@ static void take_neighbours(const struct dc_field *f, const uint8_t *value, stru
 	}
 }
 
+static void take_waiting(const struct dc_field *f, const uint8_t *value, struct dc_cause *cause)
+{
+	cause->waiting_count = take_list(f, value, cause->waiting, sizeof *cause->waiting, COUNT(cause->waiting));
+	for (uint32_t i = 0; i < cause->waiting_count; i++)
+		cause->waiting[i].name[sizeof cause->waiting[i].name - 1] = '\0';
+}
+
 /* The next field of [*at, end). Return: 1, 0 at the end, -EBADMSG. */
 static int next_field(const uint8_t **at, const uint8_t *end, struct dc_field *ret_field,
 		      const uint8_t **ret_value)
@@ -214,6 +222,7 @@ size_t dc_incident_pack(const struct dc_incident *incident, void *buffer)
 		      COUNT(incident->anchors));
 	at = put_list(at, KEY_NEIGHBOURS, cause->neighbours, sizeof *cause->neighbours, cause->neighbour_count,
 		      COUNT(cause->neighbours));
+	at = put_list(at, KEY_WAITING, cause->waiting, sizeof *cause->waiting, cause->waiting_count, COUNT(cause->waiting));
 	return (size_t)(at - (uint8_t *)buffer);
 }
 
@@ -235,6 +244,8 @@ int dc_incident_unpack(const void *payload, size_t bytes, struct dc_incident *re
 			take_anchors(&f, value, ret_incident);
 		else if (f.key == KEY_NEIGHBOURS)
 			take_neighbours(&f, value, &ret_incident->cause);
+		else if (f.key == KEY_WAITING)
+			take_waiting(&f, value, &ret_incident->cause);
 		else
 			take_field(incident_members, COUNT(incident_members), &f, value, ret_incident);
 	}

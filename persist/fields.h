@@ -18,7 +18,7 @@
 #define DC_FIELD_U64 1u /* 8 bytes, also for smaller unsigned members */
 #define DC_FIELD_I64 2u
 #define DC_FIELD_TEXT 3u  /* no NUL; cut to fit when read */
-#define DC_FIELD_BYTES 4u /* fixed size, or for anchors and neighbours a multiple of theirs */
+#define DC_FIELD_BYTES 4u /* fixed size, or for lists a multiple of their items' */
 #define DC_FIELD_F64 5u   /* IEEE 754, 8 bytes */
 
 /* Room that is always enough for one dc_incident or dc_process. */

@@ -49,6 +49,17 @@ struct dc_neighbour {
 #define DC_NEIGHBOURS_MAX 16u
 static_assert(sizeof(struct dc_neighbour) == 88, "stored as it stands");
 
+/* What had been begun and waited for somebody to end it: async spans of one name; or a queue's counter: stored as it stands. */
+struct dc_waiting {
+	uint32_t pid; /* in the watcher's pid namespace */
+	uint32_t reserved;
+	uint64_t count;
+	uint64_t open_ns; /* the oldest of them, for how long by then; 0: not known, it is a counter */
+	char name[48];
+};
+#define DC_WAITING_MAX 8u
+static_assert(sizeof(struct dc_waiting) == 72, "stored as it stands");
+
 /* Why a rule came true; all empty where none did. */
 struct dc_cause {
 	char expression[512]; /* as somebody wrote it */
@@ -64,6 +75,8 @@ struct dc_cause {
 	uint8_t trace_id[16]; /* W3C, of what the thread worked on; zeros: not known */
 	uint32_t neighbour_count;
 	struct dc_neighbour neighbours[DC_NEIGHBOURS_MAX]; /* those open longest first */
+	uint32_t waiting_count;
+	struct dc_waiting waiting[DC_WAITING_MAX];
 };
 
 struct dc_incident {

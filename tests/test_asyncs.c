@@ -110,11 +110,38 @@ static void test_async_open(void **state)
 	assert_true(fired[0].untold <= DC_ASYNC_MAX);
 }
 
+static void test_waiting(void **state)
+{
+	/* What waits is told by name, with the oldest; a queue's counter with where it stands; as much as there is room for. */
+	struct dc_evaluate_waiting w[3];
+
+	(void)state;
+	begin("stopped");
+	assert_int_equal(dc_evaluate_waiting(subject, (uint64_t)now, w, 3), 0);
+	for (unsigned i = 0; i < 5; i++)
+		job_begin(i, (10 - (int64_t)i) * MS, 0);
+	job_end(0, 0);
+	counter(7, 0);
+	counter(12, 1);
+	assert_int_equal(dc_evaluate_waiting(subject, (uint64_t)now, w, 3), 2);
+	assert_string_equal(w[0].name, "job");
+	assert_int_equal(w[0].count, 4);
+	assert_true(w[0].oldest_ns >= 9 * MS - 1 && w[0].oldest_ns <= 9 * MS);
+	assert_string_equal(w[1].name, "queue.depth");
+	assert_int_equal(w[1].count, 12);
+	assert_int_equal(w[1].oldest_ns, 0);
+	assert_int_equal(dc_evaluate_waiting(subject, (uint64_t)now, w, 1), 1);
+	counter(0, 0);
+	dc_evaluate_lost(subject);
+	assert_int_equal(dc_evaluate_waiting(subject, (uint64_t)now, w, 3), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_async),
 		cmocka_unit_test(test_async_open),
+		cmocka_unit_test(test_waiting),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, evaluating_end);

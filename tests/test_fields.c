@@ -50,6 +50,11 @@ static void full_cause(struct dc_cause *cause)
 		fill_text(cause->neighbours[i].name, sizeof cause->neighbours[i].name);
 		fill_text(cause->neighbours[i].thread, sizeof cause->neighbours[i].thread);
 	}
+	cause->waiting_count = DC_WAITING_MAX;
+	for (unsigned i = 0; i < DC_WAITING_MAX; i++) {
+		fill(&cause->waiting[i], sizeof cause->waiting[i]);
+		fill_text(cause->waiting[i].name, sizeof cause->waiting[i].name);
+	}
 }
 
 /* Every member set, texts as long as they can be; padding zero so that memcmp tells the truth. */
@@ -183,6 +188,11 @@ static void test_hostile_neighbours(void **state)
 	assert_int_equal(q.cause.neighbour_count, DC_NEIGHBOURS_MAX);
 	assert_int_equal(strlen(q.cause.neighbours[15].name), sizeof q.cause.neighbours[15].name - 1);
 	assert_int_equal(strlen(q.cause.neighbours[0].thread), sizeof q.cause.neighbours[0].thread - 1);
+	f.key = 34;
+	memcpy(buffer, &f, sizeof f);
+	assert_int_equal(dc_incident_unpack(buffer, sizeof buffer, &q), 0);
+	assert_int_equal(q.cause.waiting_count, DC_WAITING_MAX);
+	assert_int_equal(strlen(q.cause.waiting[7].name), sizeof q.cause.waiting[7].name - 1);
 }
 
 static void test_every_cut_and_flip_is_survived(void **state)

@@ -22,6 +22,23 @@ static void json_neighbours(struct json *j, const struct dc_cause *c)
 	json_end(j);
 }
 
+static void json_waiting(struct json *j, const struct dc_cause *c)
+{
+	json_array(j, "queued");
+	for (uint32_t i = 0; i < c->waiting_count; i++) {
+		const struct dc_waiting *w = &c->waiting[i];
+
+		json_object(j, NULL);
+		json_u64(j, "pid", w->pid);
+		json_text(j, "name", w->name);
+		json_u64(j, "count", w->count);
+		if (w->open_ns)
+			json_u64(j, "oldest_ns", w->open_ns);
+		json_end(j);
+	}
+	json_end(j);
+}
+
 void json_cause(struct json *j, const struct dc_cause *c)
 {
 	char id[33];
@@ -47,4 +64,5 @@ void json_cause(struct json *j, const struct dc_cause *c)
 	if (trace_text(c->trace_id, id))
 		json_text(j, "trace_id", id);
 	json_neighbours(j, c);
+	json_waiting(j, c);
 }

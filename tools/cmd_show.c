@@ -56,6 +56,7 @@ struct show {
 	bool colour;
 	bool one_process;
 	bool trigger_shown;
+	bool near; /* what else went on at the trigger, too: no filter asks for other things */
 	struct stack_lines *stacks; /* sampled ones, by time, and those of the trigger */
 	bool all_stacks;
 	regex_t *grep; /* NULL: all */
@@ -231,6 +232,34 @@ static int indent(const struct show *s, const struct dc_cursor_event *e)
 	return (int)(2 * (depth < INDENT_MAX ? depth : INDENT_MAX));
 }
 
+/* A line of the trigger's time; the columns are those of events. Of a thread, or of all of a process. */
+static void near_line(const struct show *s, const char *thread, uint32_t id, const char *what, const char *name, uint64_t count, uint64_t ns)
+{
+	const int width = (int)strlen(thread);
+
+	printf("%s%+13.6f  %s  ", s->colour ? DIM : "", 0.0, text_clock(s->trigger_ns).s);
+	text_print(stdout, thread, strlen(thread));
+	printf("/%-*u %-11s ", width < 19 ? 19 - width : 0, id, what);
+	if (count)
+		printf("%" PRIu64 " of ", count);
+	text_print(stdout, name, strlen(name));
+	if (ns)
+		printf("%s %s", count ? ", the oldest" : "", text_span((int64_t)ns).s);
+	printf("%s\n", s->colour ? PLAIN : "");
+}
+
+/* What a rule's watcher saw going on elsewhere: requests in flight, and what waited. */
+static void near_lines(const struct show *s, const struct dc_cause *c)
+{
+	for (uint32_t i = 0; i < c->neighbour_count; i++) {
+		const struct dc_neighbour *n = &c->neighbours[i];
+
+		near_line(s, *n->thread ? n->thread : "thread", n->tid, "in flight", n->name, 0, n->open_ns);
+	}
+	for (uint32_t i = 0; i < c->waiting_count; i++)
+		near_line(s, "process", c->waiting[i].pid, "waiting", c->waiting[i].name, c->waiting[i].count, c->waiting[i].open_ns);
+}
+
 static void trigger_line(struct show *s)
 {
 	const struct dc_incident *incident = dc_capture_incident(s->capture);
@@ -240,6 +269,8 @@ static void trigger_line(struct show *s)
 	text_print(stdout, incident->text, strlen(incident->text));
 	printf(" (%s) ----%s\n", word_cause(incident->reason), s->colour ? PLAIN : "");
 	s->trigger_shown = true;
+	if (s->near)
+		near_lines(s, &incident->cause);
 	stack_lines_trigger(s->stacks, s->all_stacks, stdout);
 }
 
@@ -388,6 +419,7 @@ static int show_run(const void *options, const struct operands *operands)
 	}
 	s.capture = c;
 	s.all_stacks = o->stacks;
+	s.near = !o->grep && !o->trace && !o->cut.name && !o->cut.pid && !o->cut.tid;
 	s.trigger_ns = dc_capture_incident(c)->at_realtime_ns;
 	s.one_process = dc_capture_process_count(c) == 1;
 	if (r == 0)
@@ -410,7 +442,8 @@ const struct command cmd_show = {
 		 "event, and what was recorded; spans are indented by depth, and their ends say how long "
 		 "they took. "
 		 "Spans that were open when the window began come first. "
-		 "Behind the trigger stands the stack of a crash; with --stacks also what was sampled, innermost function "
+		 "Behind the trigger of a rule stand the spans in flight elsewhere and what was waiting, unless other "
+		 "things are asked for; behind that of a crash its stack; with --stacks also what was sampled, innermost function "
 		 "first, and what every thread was doing when it was stopped at the trigger.\n\n"
 		 "Strings of the recorded program are printed with control characters escaped. "
 		 "Colours are used on a terminal only, and never when NO_COLOR is set.",

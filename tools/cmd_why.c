@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* dashcam why: why a capture was saved, in five lines. */
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "persist/unit.h"
@@ -264,20 +265,27 @@ static unsigned neighbours(const struct why *w)
 	return shown;
 }
 
+static void wait_of(const char *name, uint64_t count, uint64_t oldest_ns, bool first, unsigned *shown)
+{
+	if (count == 0)
+		return;
+	printf("%s%" PRIu64 " %s ", first && !*shown ? "meanwhile " : *shown ? ", " : "; ", count, *shown ? "of" : "waiting of");
+	print(name);
+	if (oldest_ns)
+		printf(" for up to %s", text_span((int64_t)oldest_ns).s);
+	++*shown;
+}
+
+/* As the watcher saw it; where no rule asked for the capture, as its events say. */
 static unsigned waiting(const struct why *w, bool first)
 {
+	const struct dc_cause *c = &w->incident->cause;
 	unsigned shown = 0;
 
-	for (uint32_t i = 0; i < w->instant.waiting_count; i++) {
-		const struct instant_waiting *q = &w->instant.waiting[i];
-
-		if (q->count == 0)
-			continue;
-		printf("%s%lld %s ", first && !shown ? "meanwhile " : shown ? ", " : "; ", (long long)q->count,
-		       shown ? "of" : "waiting of");
-		print(q->name);
-		shown++;
-	}
+	for (uint32_t i = 0; i < c->waiting_count; i++)
+		wait_of(c->waiting[i].name, c->waiting[i].count, c->waiting[i].open_ns, first, &shown);
+	for (uint32_t i = 0; i < w->instant.waiting_count && !c->waiting_count; i++)
+		wait_of(w->instant.waiting[i].name, (uint64_t)w->instant.waiting[i].count, 0, first, &shown);
 	return shown;
 }
 
@@ -379,7 +387,9 @@ static void json_meanwhile(struct json *j, const struct why *w)
 	}
 	json_end(j);
 	json_object(j, "waiting");
-	for (uint32_t i = 0; i < w->instant.waiting_count; i++)
+	for (uint32_t i = 0; i < w->incident->cause.waiting_count; i++)
+		json_u64(j, w->incident->cause.waiting[i].name, w->incident->cause.waiting[i].count);
+	for (uint32_t i = 0; i < w->instant.waiting_count && !w->incident->cause.waiting_count; i++)
 		json_i64(j, w->instant.waiting[i].name, w->instant.waiting[i].count);
 	json_end(j);
 }

@@ -79,6 +79,19 @@ static void add_neighbours(struct dc_cause *cause, const struct ruled *r, uint32
 	}
 }
 
+static void add_waiting(struct dc_cause *cause, const struct ruled *r)
+{
+	struct dc_evaluate_waiting w[DC_WAITING_MAX];
+	uint32_t count = r->tail ? dc_evaluate_waiting(r->subject, dc_ring_now(r->e->ring), w, DC_WAITING_MAX - cause->waiting_count) : 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		struct dc_waiting *to = &cause->waiting[cause->waiting_count++];
+
+		*to = (struct dc_waiting){.pid = r->e->ring->pid, .count = w[i].count, .open_ns = w[i].oldest_ns};
+		snprintf(to->name, sizeof(to->name), "%.47s", w[i].name);
+	}
+}
+
 static void make_cause(const struct dc_watcher *w, const struct dc_rule_firing *f, const struct selection *s,
 		       struct dc_cause *ret_cause)
 {
@@ -99,9 +112,12 @@ static void make_cause(const struct dc_watcher *w, const struct dc_rule_firing *
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
 		const struct dc_entry *e = dc_roster_at(w->roster, i);
 
-		for (uint32_t k = 0; e->ruled && !e->gone && k < s->count; k++)
-			if (s->rings[k] == e->ring)
-				add_neighbours(c, e->ruled, dc_entry_same(e, of->e) ? f->tid : 0);
+		for (uint32_t k = 0; e->ruled && !e->gone && k < s->count; k++) {
+			if (s->rings[k] != e->ring)
+				continue;
+			add_neighbours(c, e->ruled, dc_entry_same(e, of->e) ? f->tid : 0);
+			add_waiting(c, e->ruled);
+		}
 	}
 }
 

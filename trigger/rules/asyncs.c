@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Async spans, as rules see them: how long they took, and which of them do not end. Told at a look, not by the guest. */
+#include <fnmatch.h>
+
 #include "ipc/event.h"
 #include "trigger/rules/evaluate_inside.h"
 
@@ -100,4 +102,38 @@ void dc_asyncs_look(struct dc_subject *s, int64_t now_ns)
 		if (a->start_units < s->now_units)
 			look_at(s, a, now_ns);
 	dc_async_look(s->async);
+}
+
+/* ---- those that wait ---- */
+
+static uint32_t waiting_spans(struct dc_subject *s, uint64_t now_units, struct dc_evaluate_waiting *waiting, uint32_t max)
+{
+	uint32_t count = 0, i;
+
+	for (const struct dc_async_span *a = s->async ? dc_async_each(s->async, NULL) : NULL; a; a = dc_async_each(s->async, a)) {
+		const struct thing *t = a->of;
+		const double ns = a->start_units < now_units ? (double)(now_units - a->start_units) * s->ns_per_unit : 0;
+
+		for (i = 0; i < count && waiting[i].name != t->name; i++)
+			;
+		if (i == max)
+			continue;
+		if (i == count)
+			waiting[count++] = (struct dc_evaluate_waiting){.name = t->name};
+		waiting[i].count++;
+		if (ns > (double)waiting[i].oldest_ns)
+			waiting[i].oldest_ns = (uint64_t)ns;
+	}
+	return count;
+}
+
+uint32_t dc_evaluate_waiting(struct dc_subject *s, uint64_t now_units, struct dc_evaluate_waiting *ret_waiting, uint32_t max)
+{
+	uint32_t count = waiting_spans(s, now_units, ret_waiting, max);
+
+	for (unsigned b = 0; b < THING_BUCKETS; b++)
+		for (const struct thing *t = s->buckets[b]; t && count < max; t = t->next)
+			if (t->class == THING_COUNTER && t->last >= 1 && t->last < 1e18 && fnmatch("*queue.depth", t->name, 0) == 0)
+				ret_waiting[count++] = (struct dc_evaluate_waiting){.name = t->name, .count = (uint64_t)t->last};
+	return count;
 }

@@ -69,6 +69,13 @@ void dc_evaluate_forget(struct dc_evaluate *e, struct dc_subject *s);
 
 /* One event out of the tail. @weight: how many it stands for, 1 unless the tail samples. */
 void dc_evaluate_event(struct dc_evaluate *e, struct dc_subject *s, const struct dc_event *event, double weight, int64_t now_ns);
+/* Async spans that are open, by name, and counters of queues (named *queue.depth) that are not zero. Return: how many of @max. */
+struct dc_evaluate_waiting {
+	const char *name; /* until the process is forgotten */
+	uint64_t count;
+	uint64_t oldest_ns; /* 0: a counter */
+};
+uint32_t dc_evaluate_waiting(struct dc_subject *s, uint64_t now_units, struct dc_evaluate_waiting *ret_waiting, uint32_t max);
 /* Some of its events were lost: what seems open may have ended. */
 void dc_evaluate_lost(struct dc_subject *s);
 /*

@@ -98,6 +98,7 @@ struct thing {
 	struct watch *watches; /* those of one rule lie side by side */
 	uint64_t ended; /* spans: how many, and the longest, as far as the tail saw them */
 	double longest_ns;
+	double last; /* counters */
 	char name[128]; /* cut */
 };
 

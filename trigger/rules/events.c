@@ -241,12 +241,14 @@ static void happened(struct dc_subject *s, const struct dc_event *event, double 
 {
 	const bool counts = event->kind == DC_KIND_COUNTER;
 	struct thing *t = event->info ? dc_thing_of(s, event->site, event->info->name, counts ? THING_COUNTER : THING_EVENT) : NULL;
+	const double value = counts && event->arg_count > 0 ? dc_number_of(event, 0) : NAN;
 	struct moments m = {0};
 
+	if (t && counts)
+		t->last = value;
 	for (uint32_t i = 0; t && i < t->watch_count; i++) {
 		struct watch *w = &t->watches[i];
 		const struct dc_rule_node *n = node_of(w->of, w->node);
-		const double value = counts && event->arg_count > 0 ? dc_number_of(event, 0) : NAN;
 
 		moments_at(&m, w, now_ns);
 		if (!dc_where_holds(&w->of->rule->when, n, event))
