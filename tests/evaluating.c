@@ -13,6 +13,7 @@
 struct dc_rule_firing fired[64];
 char fired_names[64][32];
 unsigned firings;
+uint64_t untold;
 struct dc_evaluate *evaluate;
 struct dc_subject *subject;
 int64_t now;
@@ -25,6 +26,14 @@ static void on_fire(void *arg, const struct dc_rule_firing *f)
 		snprintf(fired_names[firings], sizeof(fired_names[0]), "%s", f->name);
 	}
 	firings++;
+}
+
+static void on_untold(void *arg, const struct dc_rule *rule, void *process, uint64_t count)
+{
+	assert_ptr_equal(arg, &firings);
+	assert_ptr_equal(process, &now);
+	assert_true(rule->name[0] && count > 0);
+	untold += count;
 }
 
 void add(struct dc_rules *rules, const char *name, const char *when)
@@ -49,11 +58,14 @@ int evaluating_end(void **state)
 
 void begin_with(const struct dc_rules *rules)
 {
+	static const struct dc_evaluate_handler handler = {.fire = on_fire, .untold = on_untold};
+
 	evaluating_end(NULL);
 	now = 1000 * SECOND;
 	firings = 0;
+	untold = 0;
 	memset(fired, 0, sizeof(fired));
-	assert_int_equal(dc_evaluate_new(rules, on_fire, &firings, &evaluate), 0);
+	assert_int_equal(dc_evaluate_new(rules, &handler, &firings, &evaluate), 0);
 	subject = dc_evaluate_process(evaluate, "server", 1e9, &now, now);
 	assert_non_null(subject);
 }

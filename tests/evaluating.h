@@ -32,6 +32,7 @@ extern struct dc_site_info sites[JOB_DONE + 1];
 extern struct dc_rule_firing fired[64];
 extern char fired_names[64][32];
 extern unsigned firings;
+extern uint64_t untold; /* and was not told one by one */
 
 extern struct dc_evaluate *evaluate;
 extern struct dc_subject *subject; /* whom facts are told of */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "persist/unit.h"
 #include "trigger/proc.h"
@@ -171,8 +172,6 @@ static bool allowed(struct dc_watcher *w, const struct dc_rule_firing *f, uint32
 		.cooldown_ns = f->rule->cooldown_ns == DC_RULE_HERE_DEFAULT ? usual->cooldown_ns : f->rule->cooldown_ns,
 		.per_hour = f->rule->per_hour < 0 ? usual->per_hour : (uint32_t)f->rule->per_hour};
 
-	if (f->untold) /* within one look it is told once */
-		dc_budget_refuse(w->ruling->budget, f->rule->name, uid, f->untold);
 	return dc_budget_take_within(w->ruling->budget, &limits, f->rule->name, uid, dc_watcher_now_ns(), ret_suppressed) ==
 	       DC_BUDGET_YES;
 }
@@ -286,8 +285,18 @@ static void act(struct dc_watcher *w, const struct dc_rule_firing *f, struct sel
 		sample_more(w, rule, ring);
 }
 
+static int64_t cpu_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return ts.tv_sec * SECOND_NS + ts.tv_nsec;
+}
+
 void dc_act(void *arg, const struct dc_rule_firing *firing)
 {
+	const struct ruled *of = firing->process;
+	const int64_t began = cpu_ns();
 	struct dc_watcher *w = arg;
 	CLEANUP(free) struct selection *s = NULL;
 
@@ -296,4 +305,15 @@ void dc_act(void *arg, const struct dc_rule_firing *firing)
 	s = calloc(1, sizeof(*s));
 	if (s)
 		act(w, firing, s);
+	if (of->tail)
+		dc_tail_excuse(of->tail, cpu_ns() - began);
+}
+
+void dc_act_untold(void *arg, const struct dc_rule *rule, void *process, uint64_t count)
+{
+	const struct dc_watcher *w = arg;
+	const struct ruled *of = process;
+
+	if (strcmp(rule->name, RULE_EXIT_SIGNAL) != 0)
+		dc_budget_refuse(w->ruling->budget, rule->name, of->e->ring->uid, count);
 }

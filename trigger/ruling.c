@@ -67,6 +67,7 @@ static void on_command_log(void *arg, const char *line)
 
 int dc_ruling_open(struct dc_watcher *w)
 {
+	static const struct dc_evaluate_handler acting = {.fire = dc_act, .untold = dc_act_untold};
 	static const struct dc_rules none = {0};
 	const struct dc_budget_limits limits = w->config.budget;
 	struct dc_ruling *ruling;
@@ -78,7 +79,7 @@ int dc_ruling_open(struct dc_watcher *w)
 	if (!ruling)
 		return -ENOMEM;
 	use_rules(ruling, w->config.rules ? w->config.rules : &none);
-	r = dc_evaluate_new(ruling->rules, dc_act, w, &ruling->evaluate);
+	r = dc_evaluate_new(ruling->rules, &acting, w, &ruling->evaluate);
 	if (r == 0)
 		r = dc_budget_new(&limits, &ruling->budget);
 	if (r == 0)
@@ -102,8 +103,8 @@ void dc_ruling_close(struct dc_watcher *w)
 		return;
 	wait_for_commands(ruling);
 	dc_commands_free(ruling->commands);
-	dc_budget_free(ruling->budget);
 	dc_evaluate_free(ruling->evaluate);
+	dc_budget_free(ruling->budget);
 	dc_rules_cleanup(&ruling->own[0]);
 	dc_rules_cleanup(&ruling->own[1]);
 	free(ruling);

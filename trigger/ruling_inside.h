@@ -59,3 +59,4 @@ struct dc_ruling {
 
 /* The evaluator's word. */
 void dc_act(void *arg, const struct dc_rule_firing *firing);
+void dc_act_untold(void *arg, const struct dc_rule *rule, void *process, uint64_t count);

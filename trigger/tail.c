@@ -69,6 +69,7 @@ struct dc_tail {
 	const struct dc_tail_handler *handler;
 	void *arg;
 	double weight;
+	int64_t excused_ns;
 };
 
 static int64_t cpu_ns(void)
@@ -530,9 +531,9 @@ static void lose(struct dc_tail *t, const struct piece *p)
 	t->totals.lost_chunks++;
 }
 
-static bool in_time(int64_t until_ns)
+static bool in_time(const struct dc_tail *t, int64_t until_ns)
 {
-	return until_ns == INT64_MAX || cpu_ns() < until_ns;
+	return until_ns == INT64_MAX || cpu_ns() - t->excused_ns < until_ns;
 }
 
 /* What is left over when time is up stays undelivered, and is looked at first the next time. */
@@ -541,12 +542,12 @@ static int decode_all(struct dc_tail *t, int64_t until_ns)
 	uint32_t done = 0, handled = 0;
 	int r = 0;
 
-	while (r == 0 && done < t->piece_count && in_time(until_ns)) {
+	while (r == 0 && done < t->piece_count && in_time(t, until_ns)) {
 		const uint32_t count = copy_batch(t, done);
 
 		r = refresh_schema(t);
 		qsort(t->pieces + done, count, sizeof(*t->pieces), by_lane);
-		for (uint32_t i = done; r == 0 && i < done + count && in_time(until_ns); i++) {
+		for (uint32_t i = done; r == 0 && i < done + count && in_time(t, until_ns); i++) {
 			const struct piece *p = &t->pieces[i];
 
 			r = p->bad ? -EBADMSG : decode(t, p);
@@ -584,12 +585,13 @@ static int take_pieces(struct dc_tail *t, uint64_t size, int64_t began, int64_t 
 	const uint64_t bytes = t->totals.bytes;
 	int r;
 
+	t->excused_ns = 0;
 	qsort(t->pieces, t->piece_count, sizeof(*t->pieces), by_age);
 	t->batch = malloc(size < BATCH_BYTES ? size + 1 : BATCH_BYTES);
 	r = t->batch ? decode_all(t, began ? began + LATE * budget_ns : INT64_MAX) : -ENOMEM;
 	free(TAKE(t->batch));
 	if (began)
-		learn_price(t, t->totals.bytes - bytes, cpu_ns() - began);
+		learn_price(t, t->totals.bytes - bytes, cpu_ns() - t->excused_ns - began);
 	else
 		t->totals.cpu_ns += (uint64_t)((double)size * t->ns_per_byte);
 	return r;
@@ -729,6 +731,11 @@ void dc_tail_free(struct dc_tail *t)
 	dc_schema_free(t->schema);
 	dc_ring_unref(t->ring);
 	free(t);
+}
+
+void dc_tail_excuse(struct dc_tail *t, int64_t cpu_ns)
+{
+	t->excused_ns += cpu_ns;
 }
 
 const struct dc_tail_totals *dc_tail_totals(const struct dc_tail *t)

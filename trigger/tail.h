@@ -63,6 +63,12 @@ int dc_tail_lanes(struct dc_tail *t, const struct dc_tail_handler *handler, void
 /* Whether a thread went on to another chunk since the last look: until then it is little that waits. */
 bool dc_tail_claimed(const struct dc_tail *t);
 
+/*
+ * dc_tail_excuse() - in a handler: so much of its time went into what followed from an event, a capture for example
+ * That is not the price of events: else the next ones would be taken for too dear, and part of them be left out.
+ */
+void dc_tail_excuse(struct dc_tail *t, int64_t cpu_ns);
+
 const struct dc_tail_totals *dc_tail_totals(const struct dc_tail *t);
 /* Names of sites, as of the last look that delivered events; the next one may replace it. */
 const struct dc_schema *dc_tail_schema(const struct dc_tail *t);

@@ -105,7 +105,6 @@ static void fire(struct rule_state *r, unsigned leaf)
 		.tid = n->tid,
 		.at_tick = n->tick,
 		.at_units = s->moment_units,
-		.untold = r->untold,
 	};
 
 	if (!is_its_turn(r))
@@ -118,8 +117,16 @@ static void fire(struct rule_state *r, unsigned leaf)
 		memcpy(firing.trace_id, lane->trace_id, sizeof(firing.trace_id));
 	r->told = true;
 	s->heard = true;
+	s->evaluate->handler.fire(s->evaluate->arg, &firing);
+}
+
+void dc_tell_untold(struct rule_state *r)
+{
+	const struct dc_subject *s = r->subject;
+
+	if (r->untold)
+		s->evaluate->handler.untold(s->evaluate->arg, r->rule, s->process, r->untold);
 	r->untold = 0;
-	s->evaluate->fire(s->evaluate->fire_arg, &firing);
 }
 
 static bool is_leaf(const struct dc_rule_node *n)

@@ -151,8 +151,7 @@ static int restarts_prepare(struct dc_evaluate *e, const struct dc_rules *rules)
 	return e->restarts ? 0 : -ENOMEM;
 }
 
-int dc_evaluate_new(const struct dc_rules *rules, void (*fire)(void *arg, const struct dc_rule_firing *firing), void *arg,
-		    struct dc_evaluate **ret_evaluate)
+int dc_evaluate_new(const struct dc_rules *rules, const struct dc_evaluate_handler *handler, void *arg, struct dc_evaluate **ret_evaluate)
 {
 	struct dc_evaluate *e = calloc(1, sizeof(*e));
 	int r = e ? rules_copy(rules, &e->rules) : -ENOMEM;
@@ -163,8 +162,8 @@ int dc_evaluate_new(const struct dc_rules *rules, void (*fire)(void *arg, const 
 		dc_evaluate_free(e);
 		return r;
 	}
-	e->fire = fire;
-	e->fire_arg = arg;
+	e->handler = *handler;
+	e->arg = arg;
 	e->look = 1;
 	e->random = UINT64_C(0x9e3779b97f4a7c15);
 	note_wants(e);
@@ -196,8 +195,10 @@ static void subject_reload(struct dc_subject *s, const struct dc_rules *rules, u
 
 	rules_fill(s, rules, old, old_count, s->next_rules);
 	for (uint32_t i = 0; i < old_count; i++) {
-		if (old[i])
+		if (old[i]) {
+			dc_tell_untold(old[i]);
 			dc_things_drop(s, old[i]);
+		}
 		rule_free(old[i]);
 	}
 	free(old);
@@ -287,6 +288,9 @@ void dc_evaluate_forget(struct dc_evaluate *e, struct dc_subject *s)
 	else
 		e->subjects = s->next;
 	e->subject_count--;
+	for (uint32_t i = 0; i < e->rules.count; i++)
+		if (s->rules[i])
+			dc_tell_untold(s->rules[i]);
 	dc_asyncs_free(s);
 	dc_things_free(s);
 	dc_lanes_free(s);
@@ -329,6 +333,7 @@ static void subject_tick(struct dc_subject *s, int64_t now_ns)
 		for (uint32_t k = 0; k < r->count; k++)
 			look_at_log(node_of(r, k), &r->nodes[k], now_ns);
 		dc_decide(r, 0, 0, now_ns);
+		dc_tell_untold(r);
 		r->told = false;
 	}
 	s->heard = false;

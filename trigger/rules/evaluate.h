@@ -10,7 +10,8 @@
  *     judge.c    ── ended, exec ──────────────────────► dc_evaluate_ended() ...
  *                                                        dc_evaluate_tick()      conditions that need time to pass
  *                                                              │
- *                              fire(arg, &firing)  ◄───────────┘   at most once per look for a rule and process
+ *                              fire(arg, &firing)  ◄───────────┘   at most once per look for a rule and process, and how
+ *                                                                  often more it would have been
  *
  * A leaf about something that happens (SPAN_LASTS, SPAN_UNUSUAL, EVENT, LOG, EXIT_*, EXEC) is true at that moment only,
  * `within` keeps it; a leaf about a state keeps its last value. The rule fires when its expression turns from false to
@@ -51,11 +52,18 @@ struct dc_rule_firing {
 	uint64_t at_tick; /* raw clock of the ring when it happened; 0: now */
 	uint64_t at_units; /* the same in units, where that is what is known; 0: see at_tick */
 	uint8_t trace_id[16]; /* trace context the thread was in; zeros: none known */
-	uint64_t untold; /* how often it came true since the firing before this, and was not told: once a look is enough */
 };
 
-int dc_evaluate_new(const struct dc_rules *rules, void (*fire)(void *arg, const struct dc_rule_firing *firing), void *arg,
-		    struct dc_evaluate **ret_evaluate);
+/*
+ * @fire: a rule came true
+ * @untold: it did so @count times more in the same look, which are counted and not told one by one. After the firing, by the
+ * end of the look; also when the process or the rule goes before.
+ */
+struct dc_evaluate_handler {
+	void (*fire)(void *arg, const struct dc_rule_firing *firing);
+	void (*untold)(void *arg, const struct dc_rule *rule, void *process, uint64_t count);
+};
+int dc_evaluate_new(const struct dc_rules *rules, const struct dc_evaluate_handler *handler, void *arg, struct dc_evaluate **ret_evaluate);
 void dc_evaluate_free(struct dc_evaluate *e);
 int dc_evaluate_reload(struct dc_evaluate *e, const struct dc_rules *rules);
 

@@ -72,7 +72,7 @@ struct rule_state {
 	bool was; /* the last look at it found it true */
 	bool told; /* in this look */
 	uint32_t id; /* of its name and text */
-	uint64_t untold;
+	uint64_t untold; /* ... so often more */
 	uint64_t times; /* it came true */
 	uint32_t count; /* of nodes */
 	struct node_state nodes[];
@@ -195,8 +195,8 @@ struct restarts {
 
 struct dc_evaluate {
 	struct dc_rules rules; /* own copy */
-	void (*fire)(void *arg, const struct dc_rule_firing *firing);
-	void *fire_arg;
+	struct dc_evaluate_handler handler;
+	void *arg;
 	uint32_t wants;
 	bool wants_logs;
 	bool in_no_hurry; /* all rules ship with dashcam */
@@ -235,6 +235,8 @@ bool dc_is_of_lane(enum dc_rule_op op); /* evaluate.c: is looked at lane by lane
  * @anew: of conditions that were true already, and are so again, of something else
  */
 void dc_decide(struct rule_state *r, uint32_t moments, uint32_t anew, int64_t now_ns);
+/* What came true again in this look is counted; nothing of it is lost with the process or the rule. */
+void dc_tell_untold(struct rule_state *r);
 /* A condition on a state turns, or its value changes while it holds. Return: whether it turned. */
 bool dc_node_set(struct node_state *n, bool on, double value, double threshold, int64_t now_ns);
 void dc_node_moment(struct node_state *n, double value, double threshold, const struct thing *thing, uint16_t site, uint32_t tid);
