@@ -212,6 +212,23 @@ static void test_nobody_there(void **state)
 	ringfile_dir_remove(empty);
 }
 
+static void test_stopped(void **state)
+{
+	/* A watcher that takes connections and answers none is not waited for, even where a capture is. */
+	struct asking a = {.request = {.version = DC_CONTROL_VERSION, .op = DC_CONTROL_RULES}};
+
+	(void)state;
+	dc_control_patience_ns = 20000000;
+	assert_int_equal(dc_control_ask(dir, &a.request, note, &a, a.why), -ETIMEDOUT);
+	assert_non_null(strstr(a.why, "does not answer"));
+	a.request.op = DC_CONTROL_TRIGGER;
+	a.request.flags = DC_CONTROL_WAIT;
+	for (int i = 0; i < 20; i++) /* beyond what may queue */
+		assert_int_equal(dc_control_ask(dir, &a.request, note, &a, a.why), -ETIMEDOUT);
+	assert_int_equal(a.count, 0);
+	dc_control_patience_ns = 5000000000;
+}
+
 static void test_impostor(void **state)
 {
 	/* A socket that neither root nor we listen on is not talked to. */
@@ -237,6 +254,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_peers_that_leave, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_many_clients, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_nobody_there, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_stopped, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_impostor, setup, teardown),
 	};
 

@@ -166,7 +166,8 @@ static int ask_sampling(void *arg, uint32_t pid, const char *dir)
 	char why[DC_WHY_BYTES];
 
 	(void)pid;
-	dc_control_ask(dir, &request, each_sampled, arg, why); /* no watcher: nobody is sampled, and nobody says so */
+	if (dc_control_ask(dir, &request, each_sampled, arg, why) == -ETIMEDOUT)
+		say("%s", why); /* no watcher: nobody is sampled, and nobody says so */
 	return 0;
 }
 

@@ -78,6 +78,8 @@ static int refused(int r, const char *dir, char why[static DC_WHY_BYTES])
 	else if (r == -EPERM)
 		snprintf(why, DC_WHY_BYTES,
 			 "the watcher in '%.80s' is neither root nor you: not talking to it", dir);
+	else if (r == -ETIMEDOUT)
+		snprintf(why, DC_WHY_BYTES, "the watcher in '%.80s' does not answer: is it stopped? SIGCONT lets it go on", dir);
 	else
 		snprintf(why, DC_WHY_BYTES, "the watcher in '%.80s': %s", dir, strerror(-r));
 	return r;
@@ -92,7 +94,7 @@ static int receive(int fd, struct dc_control_reply *reply)
 		n = recv(fd, reply, sizeof(*reply), 0);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
-		return -errno;
+		return errno == EAGAIN ? -ETIMEDOUT : -errno;
 	if (n == 0)
 		return -ECONNRESET;
 	if (n != sizeof(*reply) || reply->version != DC_CONTROL_VERSION)
@@ -103,8 +105,12 @@ static int receive(int fd, struct dc_control_reply *reply)
 	return 0;
 }
 
-static int connect_to(const char *dir, int *ret_fd)
+int64_t dc_control_patience_ns = INT64_C(5000000000);
+
+/* A watcher that is stopped takes connections, as many as may queue, and answers none. */
+static int connect_to(const char *dir, bool patient, int *ret_fd)
 {
+	const struct timeval limit = {dc_control_patience_ns / 1000000000, dc_control_patience_ns % 1000000000 / 1000};
 	CLEANUP(close_fd) int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	struct sockaddr_un address;
 	int r = address_of(dir, DC_RINGS_SOCKET, &address);
@@ -113,21 +119,36 @@ static int connect_to(const char *dir, int *ret_fd)
 		return -errno;
 	if (r < 0)
 		return r;
-	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+	if (setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0 ||
+	    (!patient && setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) < 0))
 		return -errno;
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+		return errno == EAGAIN ? -ETIMEDOUT : -errno;
 	if (!believed(fd))
 		return -EPERM;
 	*ret_fd = TAKE_FD(fd);
 	return 0;
 }
 
+static void ignore(void *arg, const struct dc_control_reply *reply)
+{
+	(void)arg;
+	(void)reply;
+}
+
 int dc_control_ask(const char *dir, const struct dc_control_request *request,
 		   void (*each)(void *arg, const struct dc_control_reply *reply), void *arg,
 		   char ret_why[static DC_WHY_BYTES])
 {
+	const struct dc_control_request anything = {.version = DC_CONTROL_VERSION, .op = DC_CONTROL_STATUS};
+	const bool patient = request->flags & DC_CONTROL_WAIT; /* a capture may take any time, its watcher not */
 	CLEANUP(close_fd) int fd = -1;
 	struct dc_control_reply reply = {.more = 1};
-	int count = 0, r = connect_to(dir, &fd);
+	int count = 0, r = patient ? dc_control_ask(dir, &anything, ignore, NULL, ret_why) : 0;
+
+	if (r < 0)
+		return r;
+	r = connect_to(dir, patient, &fd);
 
 	if (r == 0 && send(fd, request, sizeof(*request), MSG_NOSIGNAL) != sizeof(*request))
 		r = -errno;

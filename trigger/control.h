@@ -138,12 +138,15 @@ static_assert(sizeof(struct dc_control_rule) <= sizeof(struct dc_control_status)
 /*
  * dc_control_ask() - send @request to the watcher of a ring directory and hand every reply to @each
  * The watcher must be root or ourselves: anybody may have put a socket into a shared directory.
- * Return: number of replies; -ENOENT, -ECONNREFUSED: no watcher there; -EPERM: not one to be believed; -errno.
+ * Return: number of replies; -ENOENT, -ECONNREFUSED: no watcher there; -EPERM: not one to be believed; -ETIMEDOUT: it
+ * does not answer (a capture that is waited for may take any time, once it answers); -errno.
  * @ret_why: on error one line for people.
  */
 int dc_control_ask(const char *dir, const struct dc_control_request *request,
 		   void (*each)(void *arg, const struct dc_control_reply *reply), void *arg,
 		   char ret_why[static DC_WHY_BYTES]);
+
+extern int64_t dc_control_patience_ns; /* how long a watcher may take to answer; tests have less */
 
 /* --- the watcher's end --- */
 

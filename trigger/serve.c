@@ -205,7 +205,7 @@ void dc_watcher_on_request(void *arg, uint64_t client, const struct ucred *peer,
 
 static const char *why_of(const struct dc_worker_report *r)
 {
-	return r->why[0] ? r->why : strerror(-r->error);
+	return r->why[0] ? r->why : r->error == -ENODATA ? "nothing can be read of its rings" : strerror(-r->error);
 }
 
 static void tell_waiters(struct dc_watcher *w, const struct dc_worker_report *r, const char *path)
