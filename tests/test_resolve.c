@@ -21,6 +21,7 @@
 #include "persist/stacks/resolve_inside.h"
 #include "persist/stacks/sample.h"
 #include "persist/stacks/stacks.h"
+#include "persist/stacks/unwind.h"
 #include "tests/capturemaker.h"
 #include "tests/scenemaker.h"
 
@@ -400,15 +401,16 @@ static void try_trouble(int64_t time_ns, struct dc_resolver **ret_r, uint32_t *r
 
 static void test_crash(void **state)
 {
-	/* A crash while unwinding costs stacks, one while naming the names of that module; both are told. */
+	/* A crash while unwinding costs what that module knows, one while naming its names; both are told. */
 	struct dc_resolve_totals t;
 	struct dc_resolver *r;
 	uint32_t stack;
 
 	(void)state;
 	try_trouble(30 * SECOND, &r, &stack, CRASH, FINE);
-	assert_int_equal(stack, 0);
-	assert_non_null(strstr(dc_resolver_why(r), "unwinding: "));
+	assert_int_equal(stack, 1);
+	assert_int_equal(count_in_stack(r, 1, "main"), 0); /* nothing leads there without its tables */
+	assert_non_null(strstr(dc_resolver_why(r), "unwinding: Segmentation fault at /"));
 	dc_resolver_free(r);
 
 	try_trouble(30 * SECOND, &r, &stack, FINE, CRASH);
@@ -425,6 +427,64 @@ static void test_crash(void **state)
 	assert_int_equal(count_in_stack(r, 1, "self_deep"), 4);
 	assert_int_equal(count_in_stack(r, 1, "main"), 1);
 	dc_resolver_free(r);
+}
+
+/* Registers of which it dies. */
+#define POISON UINT64_C(0xdeadbeefdeadbeef)
+int __real_dc_unwind(struct dc_unwinder *u, const uint64_t *regs, unsigned reg_count, const uint8_t *stack, uint32_t stack_bytes,
+		     struct dc_unwound *ret_unwound);
+int __wrap_dc_unwind(struct dc_unwinder *u, const uint64_t *regs, unsigned reg_count, const uint8_t *stack, uint32_t stack_bytes,
+		     struct dc_unwound *ret_unwound);
+int __wrap_dc_unwind(struct dc_unwinder *u, const uint64_t *regs, unsigned reg_count, const uint8_t *stack, uint32_t stack_bytes,
+		     struct dc_unwound *ret_unwound)
+{
+	if (regs[0] == POISON)
+		raise(SIGSEGV);
+	return __real_dc_unwind(u, regs, reg_count, stack, stack_bytes, ret_unwound);
+}
+
+/* @poisoned: bit n: sample n. */
+static void unwind_poisoned(uint64_t poisoned, unsigned count, uint32_t *stack_of)
+{
+	struct dc_resolver *r = resolver(&quick);
+	struct dc_resolve_totals t;
+	struct dc_sample_parts p;
+	struct blob b = {0};
+	uint8_t truncated[MANY];
+	size_t at = 0;
+
+	for (volatile unsigned i = 0; i < count; i++)
+		self_sample(&b, 5, DC_SAMPLE_CPU, 7, 1000);
+	for (unsigned i = 0; i < count; i++, at += p.head.bytes) {
+		assert_int_equal(dc_sample_at(b.bytes + at, b.size - at, &p), 0);
+		if (poisoned >> i & 1)
+			memcpy(b.bytes + ((const uint8_t *)p.regs - b.bytes), &(uint64_t){POISON}, 8);
+	}
+	unwind(r, &b, stack_of, truncated);
+	assert_string_equal(dc_resolver_why(r), "unwinding: Segmentation fault at a sample");
+	dc_resolver_totals(r, &t);
+	for (unsigned i = 0; i < count; i++)
+		t.unwound -= stack_of[i] != 0;
+	assert_int_equal(t.unwound, 0); /* each counted once */
+	blob_free(&b);
+	dc_resolver_free(r);
+}
+
+static void test_poison(void **state)
+{
+	/* Samples that the child dies of cost themselves, wherever they are; when there are too many, those from there on, too. */
+	static const uint64_t cases[] = {1, 1u << 7, 3u << 8, 1u << 22, 1u << 2 | 1u << 5 | 1u << 6 | 1u << 15 | 1u << 20};
+	uint32_t stack_of[MANY];
+
+	(void)state;
+	for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
+		unwind_poisoned(cases[k], 23, stack_of);
+		for (unsigned i = 0; i < 23; i++)
+			assert_int_equal(stack_of[i], cases[k] >> i & 1 ? 0 : 1);
+	}
+	unwind_poisoned(UINT64_C(0x3ff) << 10, 30, stack_of);
+	for (unsigned i = 0; i < 30; i++)
+		assert_int_equal(stack_of[i], i < 10 ? 1 : 0);
 }
 
 static void test_hang(void **state)
@@ -582,6 +642,7 @@ int main(void)
 		cmocka_unit_test(test_another_build),
 		cmocka_unit_test(test_vdso),
 		cmocka_unit_test(test_crash),
+		cmocka_unit_test(test_poison),
 		cmocka_unit_test(test_hang),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_cache),

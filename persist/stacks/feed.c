@@ -67,6 +67,15 @@ static int make_pipe(struct dc_feed *f)
 	return 0;
 }
 
+static void close_pipe(struct dc_feed *f)
+{
+	if (f->write_fd >= 0)
+		close(f->write_fd);
+	if (f->read_fd >= 0)
+		close(f->read_fd);
+	f->read_fd = f->write_fd = -1;
+}
+
 int dc_feed_new(size_t slot_bytes, struct dc_feed **ret_feed)
 {
 	CLEANUP(dc_feed) struct dc_feed *f = calloc(1, sizeof *f);
@@ -88,10 +97,7 @@ void dc_feed_free(struct dc_feed *f)
 {
 	if (!f)
 		return;
-	if (f->write_fd >= 0)
-		close(f->write_fd);
-	if (f->read_fd >= 0)
-		close(f->read_fd);
+	close_pipe(f);
 	if (f->read)
 		munmap((void *)(uintptr_t)f->read, DC_FEED_SLOTS * f->slot_bytes);
 	if (f->write)
@@ -117,6 +123,13 @@ int dc_feed_give(struct dc_feed *f, struct dc_sandboxed *child, size_t bytes)
 	if (r == 0)
 		f->slot = (f->slot + 1) % DC_FEED_SLOTS;
 	return r;
+}
+
+int dc_feed_again(struct dc_feed *f, const uint8_t *slot)
+{
+	f->slot = (uint32_t)((size_t)(slot - f->write) / f->slot_bytes);
+	close_pipe(f);
+	return make_pipe(f);
 }
 
 int dc_feed_take(struct dc_feed *f, const uint8_t **ret_bytes, size_t *ret_size)

@@ -36,5 +36,11 @@ uint8_t *dc_feed_slot(struct dc_feed *f);
 /* Hands it over. 0 bytes: that was all. Return: as dc_sandbox_give(). */
 int dc_feed_give(struct dc_feed *f, struct dc_sandboxed *child, size_t bytes);
 
+/*
+ * For another child, when the one before is gone: nothing waits any more, and pieces are given from the one on that lies in @slot. Those
+ * that nobody had asked for and the one that somebody looked at are as they were. Return: 0, -errno.
+ */
+int dc_feed_again(struct dc_feed *f, const uint8_t *slot);
+
 /* The child's side: the next piece, which stays until the next call. Return: 1; 0: that was all; -errno. */
 int dc_feed_take(struct dc_feed *f, const uint8_t **ret_bytes, size_t *ret_size);

@@ -10,12 +10,13 @@
 
 #define DC_MESSAGE_FRAMES 1u /* struct dc_frame: numbers of this child, from 1, go on over its messages */
 #define DC_MESSAGE_STACKS 2u /* n:4 and n frame numbers:4, likewise */
-#define DC_MESSAGE_SAMPLES 3u /* struct dc_message_sample, in the order of the samples */
+#define DC_MESSAGE_SAMPLES 3u /* struct dc_message_sample, in the order of the samples, which goes on over its messages */
 #define DC_MESSAGE_ADDRESSES 4u /* frame numbers:4, in the order of the addresses; needs no answer but that there are frames */
 #define DC_MESSAGE_BEGIN 5u /* struct dc_message_module: looking into it now */
 #define DC_MESSAGE_NAMES 6u /* payload of a NAMES block; numbers of this child, from 1 */
 #define DC_MESSAGE_NAMED 7u /* struct dc_message_module, then struct dc_message_name: all of that module is answered */
 #define DC_MESSAGE_WHY 8u /* a text without NUL */
+#define DC_MESSAGE_FAULT 9u /* struct dc_message_fault: the last one of a child that dies of a fault */
 
 struct dc_message {
 	uint32_t type;
@@ -34,6 +35,11 @@ struct dc_message_sample {
 #define DC_MESSAGE_END_BEFORE 1u
 #define DC_MESSAGE_END_UNKNOWN 2u /* a chain of frame pointers */
 #define DC_MESSAGE_END_LAST 2u
+
+struct dc_message_fault { /* one of them is ~0 */
+	uint32_t sample; /* it was at, counted from its first */
+	uint32_t map; /* whose file it was opening */
+};
 
 struct dc_message_module {
 	uint32_t map;

@@ -118,7 +118,8 @@ int dc_resolver_new(const struct dc_map_entry *maps, const char *const *paths, u
 	r->vdso_fd = has_vdso(r) ? vdso_file() : -1;
 	r->canon = calloc((size_t)map_count + 1, sizeof *r->canon);
 	r->tried = calloc((size_t)map_count + 1, sizeof *r->tried);
-	if (!r->canon || !r->tried || dc_resolve_canon(maps, paths, map_count, r->canon) < 0)
+	r->spoilt = calloc((size_t)map_count + 1, sizeof *r->spoilt);
+	if (!r->canon || !r->tried || !r->spoilt || dc_resolve_canon(maps, paths, map_count, r->canon) < 0)
 		return -ENOMEM;
 	*ret_resolver = TAKE(r);
 	return 0;
@@ -136,6 +137,7 @@ void dc_resolver_free(struct dc_resolver *r)
 	free(r->name_of);
 	dc_intern_fini(&r->stacks);
 	dc_intern_fini(&r->frames);
+	free(r->spoilt);
 	free(r->tried);
 	free(r->canon);
 	if (r->vdso_fd >= 0)

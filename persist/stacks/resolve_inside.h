@@ -39,6 +39,7 @@ struct dc_resolver {
 	uint64_t *offset_of;
 	uint8_t *placed; /* 1: the offset is another now, in the module's own numbering */
 	uint8_t *tried; /* by map: a child has looked into it */
+	uint8_t *spoilt; /* by map: opening it killed a child that unwinds */
 	struct dc_resolved_names *names;
 	uint32_t names_count;
 	uint32_t name_count; /* names in all of them */
@@ -109,9 +110,14 @@ unsigned dc_resolve_cache_id(const struct dc_resolver *r, uint32_t map, const ui
 
 struct dc_feed;
 
+#define DC_UNWIND_TRIES 8u /* children in place of those that died of a fault */
+
 struct dc_unwind_job {
 	const struct dc_resolver *resolver;
 	struct dc_feed *feed; /* whole samples; NULL: only addresses */
+	uint32_t first; /* number of the first one of this child */
+	uint32_t skips[DC_UNWIND_TRIES]; /* numbers of those that killed others */
+	uint32_t skip_count;
 	const uint64_t *addresses;
 	uint32_t address_count;
 	int64_t deadline_ns; /* CLOCK_MONOTONIC */

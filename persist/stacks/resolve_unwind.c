@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,9 +58,12 @@ struct unwinding {
 	struct dc_intern stacks;
 	uint32_t numbers[DC_STACKS_DEPTH_MAX]; /* frames of the stack at hand */
 	uint32_t depth;
-	struct dc_message_sample *results;
+	struct dc_message_sample *results; /* that are not sent yet */
 	uint32_t result_count;
 	uint32_t result_room;
+	uint32_t sample_count; /* by now */
+	uint32_t frames_sent;
+	uint32_t stacks_sent;
 	uint32_t *found; /* frames of the addresses */
 };
 
@@ -82,6 +86,36 @@ static void unwinding_cleanup(struct unwinding *u)
 	free(u->modules);
 }
 
+/* --- faults --- */
+
+/* What we are at. For the handler. */
+static struct {
+	int out_fd;
+	struct dc_message_fault at;
+} here;
+
+/* Whatever is wrong with our memory, this much can be said. Then the signal does what it would have done. */
+static void on_fault(int signal)
+{
+	dc_message_send(here.out_fd, DC_MESSAGE_FAULT, &here.at, sizeof here.at);
+	raise(signal); /* when we return */
+}
+
+/* SIGBUS is of files that were cut (sandbox.c). */
+static void tell_faults(int out_fd)
+{
+	static const int faults[] = {SIGSEGV, SIGFPE, SIGILL, SIGABRT};
+	static uint8_t stack[64 << 10]; /* ours may be what is used up */
+	const stack_t other = {.ss_sp = stack, .ss_size = sizeof stack};
+	struct sigaction action = {.sa_handler = on_fault, .sa_flags = (int)(SA_RESETHAND | SA_ONSTACK)};
+
+	here.out_fd = out_fd;
+	here.at = (struct dc_message_fault){UINT32_MAX, UINT32_MAX};
+	sigaltstack(&other, NULL);
+	for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
+		sigaction(faults[i], &action, NULL);
+}
+
 static bool of_user(const struct dc_map_entry *m)
 {
 	return !(m->flags & DC_MAP_KERNEL) && m->start < m->end;
@@ -97,13 +131,15 @@ static void open_modules(struct unwinding *u)
 
 		if (m->flags & DC_MAP_KERNEL)
 			u->kernel = u->kernel == UINT32_MAX ? i : u->kernel;
-		if (of_user(m) && canon == i)
+		here.at.map = i;
+		if (of_user(m) && canon == i && !u->r->spoilt[i])
 			fd = dc_resolve_open(u->r, i, &u->modules[i]);
 		if (fd >= 0)
 			close(fd);
 		u->in_file[i] = !u->modules[canon] || !dc_module_vaddr(u->modules[canon], m->offset, &vaddr);
 		u->bases[i] = (int64_t)(vaddr - m->start);
 	}
+	here.at.map = UINT32_MAX;
 }
 
 /* --- the list of mappings --- */
@@ -325,6 +361,14 @@ static struct dc_message_sample *next_result(struct unwinding *u)
 	return &u->results[u->result_count++];
 }
 
+static bool is_skipped(const struct unwinding *u, uint32_t sample)
+{
+	for (uint32_t i = 0; i < u->job->skip_count; i++)
+		if (u->job->skips[i] == u->job->first + sample)
+			return true;
+	return false;
+}
+
 /* Return: 0, 1: the time is over, -ENOMEM, -EBADMSG. */
 static int resolve_piece(struct unwinding *u, const uint8_t *bytes, size_t size)
 {
@@ -334,49 +378,30 @@ static int resolve_piece(struct unwinding *u, const uint8_t *bytes, size_t size)
 		int r = dc_sample_at(bytes + at, size - at, &p);
 		struct dc_message_sample *result = r < 0 ? NULL : next_result(u);
 
-		if (r == 0)
-			r = result ? resolve_sample(u, &p, result) : -ENOMEM;
+		here.at.sample = u->sample_count++;
+		if (r == 0 && !result)
+			r = -ENOMEM;
+		if (r == 0 && !is_skipped(u, here.at.sample))
+			r = resolve_sample(u, &p, result);
 		if (r < 0)
 			return r;
-		if (u->result_count % LOOK_AT_CLOCK == 0 && dc_resolve_now_ns() >= u->job->deadline_ns)
+		if (u->sample_count % LOOK_AT_CLOCK == 0 && dc_resolve_now_ns() >= u->job->deadline_ns)
 			return 1;
 	}
 	return 0;
 }
 
-static int resolve_samples(struct unwinding *u, char *why, size_t room)
-{
-	const uint8_t *bytes;
-	size_t size;
-	int r = 0;
-
-	while (r == 0 && u->job->feed && (r = dc_feed_take(u->job->feed, &bytes, &size)) > 0)
-		r = resolve_piece(u, bytes, size);
-	if (r == 1)
-		snprintf(why, room, "unwinding: the time was over after %u samples", u->result_count);
-	return r < 0 ? r : 0;
-}
-
-static int resolve_addresses(struct unwinding *u)
-{
-	for (uint32_t i = 0; i < u->job->address_count; i++) {
-		int r = add_frame(u, u->job->addresses[i], DC_FRAME_CALL, &u->found[i]);
-
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
 
 /* --- sending --- */
 
-static int send_items(const struct unwinding *u, uint32_t type, const struct dc_intern *t, bool counted)
+/* Those behind @sent. */
+static int send_items(const struct unwinding *u, uint32_t type, const struct dc_intern *t, uint32_t sent, bool counted)
 {
-	CLEANUP(free) uint8_t *buffer = malloc(SEND_BYTES + 4 + 4 * DC_STACKS_DEPTH_MAX);
+	CLEANUP(free) uint8_t *buffer = sent < t->count ? malloc(SEND_BYTES + 4 + 4 * DC_STACKS_DEPTH_MAX) : NULL;
 	size_t used = 0;
-	int r = buffer ? 0 : -ENOMEM;
+	int r = buffer || sent == t->count ? 0 : -ENOMEM;
 
-	for (uint32_t n = 1; n <= t->count && r == 0; n++) {
+	for (uint32_t n = sent + 1; n <= t->count && r == 0; n++) {
 		uint32_t size;
 		const void *item = dc_intern_get(t, n, &size);
 
@@ -396,19 +421,52 @@ static int send_items(const struct unwinding *u, uint32_t type, const struct dc_
 	return r;
 }
 
-static int send_all(const struct unwinding *u, const char *why)
+/* What came of the samples by now, so that a fault costs the piece at hand, which the next child gets again. */
+static int send_news(struct unwinding *u)
 {
-	int r = send_items(u, DC_MESSAGE_FRAMES, &u->frames, false);
+	int r = send_items(u, DC_MESSAGE_FRAMES, &u->frames, u->frames_sent, false);
 
 	if (r == 0)
-		r = send_items(u, DC_MESSAGE_STACKS, &u->stacks, true);
-	if (r == 0 && u->job->address_count)
-		r = dc_message_send(u->out_fd, DC_MESSAGE_ADDRESSES, u->found, 4 * (size_t)u->job->address_count);
-	if (r == 0 && why[0])
-		r = dc_message_send(u->out_fd, DC_MESSAGE_WHY, why, strlen(why));
+		r = send_items(u, DC_MESSAGE_STACKS, &u->stacks, u->stacks_sent, true);
 	if (r == 0 && u->result_count)
 		r = dc_message_send(u->out_fd, DC_MESSAGE_SAMPLES, u->results, u->result_count * sizeof *u->results);
+	u->frames_sent = u->frames.count;
+	u->stacks_sent = u->stacks.count;
+	u->result_count = 0;
 	return r;
+}
+
+static int resolve_samples(struct unwinding *u)
+{
+	char why[160];
+	const uint8_t *bytes;
+	size_t size;
+	int r = 0, sent;
+
+	while (r == 0 && u->job->feed && (r = dc_feed_take(u->job->feed, &bytes, &size)) > 0) {
+		r = resolve_piece(u, bytes, size);
+		sent = r < 0 ? 0 : send_news(u);
+		r = sent < 0 ? sent : r;
+	}
+	here.at.sample = UINT32_MAX;
+	if (r < 1)
+		return r;
+	snprintf(why, sizeof why, "unwinding: the time was over after %u samples", u->sample_count);
+	return dc_message_send(u->out_fd, DC_MESSAGE_WHY, why, strlen(why));
+}
+
+static int resolve_addresses(struct unwinding *u)
+{
+	for (uint32_t i = 0; i < u->job->address_count; i++) {
+		int r = add_frame(u, u->job->addresses[i], DC_FRAME_CALL, &u->found[i]);
+
+		if (r < 0)
+			return r;
+	}
+	if (!u->job->address_count)
+		return 0;
+	const int r = send_news(u);
+	return r < 0 ? r : dc_message_send(u->out_fd, DC_MESSAGE_ADDRESSES, u->found, 4 * (size_t)u->job->address_count);
 }
 
 static int allocate(struct unwinding *u)
@@ -433,16 +491,14 @@ int dc_resolve_unwind_work(void *arg, int out_fd)
 {
 	const struct dc_unwind_job *job = arg;
 	CLEANUP(unwinding) struct unwinding u = {.job = job, .r = job->resolver, .out_fd = out_fd, .kernel = UINT32_MAX};
-	char why[160] = "";
 	int r = allocate(&u);
 
+	tell_faults(out_fd);
 	if (r == 0) {
 		open_modules(&u);
 		r = make_list(&u, INT64_MAX);
 	}
 	if (r == 0)
-		r = resolve_samples(&u, why, sizeof why);
-	if (r == 0)
-		r = resolve_addresses(&u);
-	return r < 0 ? r : send_all(&u, why);
+		r = resolve_samples(&u);
+	return r < 0 ? r : resolve_addresses(&u);
 }
