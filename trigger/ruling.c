@@ -509,7 +509,8 @@ bool dc_ruling_span_over(struct dc_watcher *w, struct dc_entry *e, const struct 
 	if (now_ns - r->tailed_ns > TAIL_AGAIN_NS) /* a storm is not worth a look each */
 		look_at_once(r, TAIL_AT_ONCE_NS);
 	snprintf(name, sizeof(name), "%.*s", (int)sizeof(t->text), t->text);
-	dc_evaluate_span_over(w->ruling->evaluate, r->subject, t->site, name, t->value, t->tid, t->tick, now_ns);
+	dc_evaluate_span_over(w->ruling->evaluate, r->subject, t->site, name, t->value, t->tid, t->tick,
+			      t->tick >> e->ring->header.tick_shift, now_ns);
 	e->storm = acted == w->ruling->acted;
 	return true;
 }

@@ -55,6 +55,7 @@ void dc_asyncs_event(struct dc_subject *s, const struct dc_event *event, double 
 
 void dc_evaluate_lost(struct dc_subject *s)
 {
+	s->lost_ns = s->evaluate->now_ns;
 	if (s->async)
 		dc_async_forget(s->async);
 }

@@ -87,11 +87,11 @@ uint32_t dc_evaluate_waiting(struct dc_subject *s, uint64_t now_units, struct dc
 /* Some of its events were lost: what seems open may have ended. */
 void dc_evaluate_lost(struct dc_subject *s);
 /*
- * The guest says a span of @site lasted @units, ended at raw @tick. Rules with `where` wait for the tail to bring it; the
- * same span is not told twice, whoever brings it first. Look at the tail before: then its trace context is known.
+ * The guest says a span of @site lasted @units, ended at raw @tick, which is @at_units. Rules with `where` wait for the tail to
+ * bring it; the same span is not told twice, whoever brings it first. Look at the tail before: then its trace context is known.
  */
 void dc_evaluate_span_over(struct dc_evaluate *e, struct dc_subject *s, uint16_t site, const char *name, uint64_t units,
-			   uint32_t tid, uint64_t tick, int64_t now_ns);
+			   uint32_t tid, uint64_t tick, uint64_t at_units, int64_t now_ns);
 /*
  * A lane as the table has it, of a process that lives and records (not DC_RING_STOPPED). @now_units: of the ring's clock.
  * @open_name: of its open_site, "" when it has none.

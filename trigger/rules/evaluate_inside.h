@@ -174,6 +174,7 @@ struct dc_subject {
 	struct lane_state **lanes;
 	struct seen seen[SEEN_MAX];
 	uint32_t seen_next;
+	int64_t lost_ns; /* when the tail left something out last; 0: never */
 	uint32_t seen_by_guest; /* of them, that the tail has yet to bring: mostly none, then nothing is compared */
 	uint64_t look; /* the last one that saw a lane */
 	uint32_t moving, moved; /* lanes that recorded within the last second: so far in this look, in the one before */

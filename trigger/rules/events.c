@@ -6,6 +6,8 @@
 #include "ipc/event.h"
 #include "trigger/rules/evaluate_inside.h"
 
+#define LOST_NS SECOND_NS /* so long after it left something out, that the tail is past a span does not say that it brought it */
+
 /* Which conditions of one rule are true at this moment; told together when the next rule's watches begin. */
 struct moments {
 	struct rule_state *of;
@@ -179,6 +181,17 @@ static void span_ended(struct dc_subject *s, struct lane_state *lane, const stru
 		tell(s, event->site, event->tid, units, false);
 }
 
+/*
+ * Whether the tail is past it in its thread, so that it has brought it. What the tail left out lately it has not; then the last
+ * ones that each told are compared, as is a span that is the last thing its thread did.
+ */
+static bool was_brought(struct dc_subject *s, uint32_t tid, uint64_t at_units, int64_t now_ns)
+{
+	const struct lane_state *lane = dc_lane_by_tid(s, tid);
+
+	return lane && lane->beat.last_units >= at_units && (!s->lost_ns || now_ns - s->lost_ns > LOST_NS);
+}
+
 /* Of what the guest told; it is learnt from when the tail brings it. Return: whether it is true at this moment. */
 static bool watch_over(struct watch *w, const struct span *span, bool *turned, int64_t now_ns)
 {
@@ -187,16 +200,17 @@ static bool watch_over(struct watch *w, const struct span *span, bool *turned, i
 
 	switch (n->op) {
 	case DC_RULE_SPAN_LASTS:
-		if (!dc_rule_compares(n->compare, span->ns, threshold))
+		if (span->told || !dc_rule_compares(n->compare, span->ns, threshold))
 			return false;
 		break;
 	case DC_RULE_SPAN_UNUSUAL:
 		threshold = dc_unusual_threshold(w->unusual);
-		if (!(span->ns > threshold))
+		if (span->told || !(span->ns > threshold))
 			return false;
 		break;
 	case DC_RULE_SPAN_PERCENTILE:
-		dc_histogram_add(w->histogram, (uint64_t)span->ns, 1, now_ns);
+		if (!span->told)
+			dc_histogram_add(w->histogram, (uint64_t)span->ns, 1, now_ns);
 		if (!dc_watch_percentile(w, span->thing, now_ns))
 			return false;
 		w->of->nodes[w->node].tid = span->tid;
@@ -211,15 +225,19 @@ static bool watch_over(struct watch *w, const struct span *span, bool *turned, i
 }
 
 void dc_evaluate_span_over(struct dc_evaluate *e, struct dc_subject *s, uint16_t site, const char *name, uint64_t units,
-			   uint32_t tid, uint64_t tick, int64_t now_ns)
+			   uint32_t tid, uint64_t tick, uint64_t at_units, int64_t now_ns)
 {
-	struct span span = {.thing = dc_thing_of(s, site, name, THING_SPAN), .site = site, .tid = tid};
+	struct span span = {.thing = dc_thing_of(s, site, name, THING_SPAN),
+			    .site = site,
+			    .tid = tid,
+			    .told = was_brought(s, tid, at_units, now_ns)};
 	struct moments m = {0};
 
 	hear(e, s, now_ns);
-	if (!span.thing || was_told(s, site, tid, units, true))
+	if (!span.thing || (!span.told && was_told(s, site, tid, units, true)))
 		return;
-	tell(s, site, tid, units, true);
+	if (!span.told)
+		tell(s, site, tid, units, true);
 	span.ns = (double)units * s->ns_per_unit;
 	for (uint32_t i = 0; i < span.thing->watch_count; i++) {
 		struct watch *w = &span.thing->watches[i];
