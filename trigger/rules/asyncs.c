@@ -79,13 +79,14 @@ static void look_at(struct dc_subject *s, struct dc_async_span *a, int64_t now_n
 {
 	const struct thing *t = a->of;
 	const double ns = (double)(s->now_units - a->start_units) * s->ns_per_unit;
+	const bool still = s->moving == 0; /* nobody records, ends neither: it is stopped, or hangs as a whole, and others say so */
 	double limit;
 
 	for (uint32_t i = 0; i < t->watch_count && i < 32; i++) {
 		const struct watch *w = &t->watches[i];
 		const struct dc_rule_node *n = node_of(w->of, w->node);
 
-		if ((n->where_count > 0 && !(a->where >> i & 1)) || !dc_open_holds(n, t, ns, &limit))
+		if ((n->where_count > 0 && !(a->where >> i & 1)) || !dc_open_holds(n, t, ns, &limit) || (still && n->op != DC_RULE_SPAN_OPEN))
 			continue;
 		w->of->nodes[w->node].look = s->evaluate->look;
 		if (a->told >> i & 1)

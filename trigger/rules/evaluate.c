@@ -117,16 +117,29 @@ static bool has_op(const struct dc_rules *rules, enum dc_rule_op op)
 	return false;
 }
 
+/* Most messages are of a level that no rule is about, and are told of to none. */
+static uint32_t levels_wanted(const struct dc_rule_node *n)
+{
+	uint32_t levels = 0;
+
+	if (n->op != DC_RULE_LOG && n->op != DC_RULE_LOG_RATE)
+		return 0;
+	for (unsigned level = 0; level < 32; level++)
+		levels |= (uint32_t)dc_rule_compares(n->level_compare, level, n->level) << level;
+	return levels;
+}
+
 static void note_wants(struct dc_evaluate *e)
 {
-	e->wants = 0;
+	e->wants = e->wants_levels = 0;
 	e->in_no_hurry = true;
 	for (uint32_t i = 0; i < e->rules.count; i++) {
 		e->in_no_hurry &= e->rules.rules[i].quiet;
-		for (uint32_t k = 0; k < e->rules.rules[i].when.count; k++)
+		for (uint32_t k = 0; k < e->rules.rules[i].when.count; k++) {
 			e->wants |= dc_vitals_wanted(&e->rules.rules[i].when.nodes[k]);
+			e->wants_levels |= levels_wanted(&e->rules.rules[i].when.nodes[k]);
+		}
 	}
-	e->wants_logs = has_op(&e->rules, DC_RULE_LOG) || has_op(&e->rules, DC_RULE_LOG_RATE);
 }
 
 static int rules_copy(const struct dc_rules *rules, struct dc_rules *ret_copy)

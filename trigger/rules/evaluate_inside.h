@@ -199,7 +199,7 @@ struct dc_evaluate {
 	struct dc_evaluate_handler handler;
 	void *arg;
 	uint32_t wants;
-	bool wants_logs;
+	uint32_t wants_levels; /* bit: of messages of that level some rule wants to hear */
 	bool in_no_hurry; /* all rules ship with dashcam */
 	struct dc_subject *subjects;
 	uint32_t subject_count;

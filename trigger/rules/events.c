@@ -287,7 +287,7 @@ static void happened(struct dc_subject *s, const struct dc_event *event, double 
 
 static bool is_of_level(const struct dc_rule_node *n, const struct dc_event *event)
 {
-	return event->info && dc_rule_compares(n->level_compare, event->info->level, n->level);
+	return dc_rule_compares(n->level_compare, event->info->level, n->level);
 }
 
 static void logged(struct dc_subject *s, const struct dc_event *event, double weight, int64_t now_ns)
@@ -372,7 +372,7 @@ void dc_evaluate_event(struct dc_evaluate *e, struct dc_subject *s, const struct
 		happened(s, event, weight, now_ns);
 		break;
 	case DC_KIND_LOG:
-		if (e->wants_logs)
+		if (event->info && e->wants_levels >> (event->info->level < 31 ? event->info->level : 31) & 1)
 			logged(s, event, weight, now_ns);
 		break;
 	case DC_KIND_CONTEXT:
