@@ -50,7 +50,7 @@ bool storm_long(void)
 
 unsigned storm_rounds(unsigned usual, unsigned many)
 {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(__clang__)
 	usual /= 4;
 #endif
 	return storm_long() ? many : usual;

@@ -69,4 +69,4 @@ uint64_t storm_random(void); /* seeded by DASHCAM_SEED, else by time; says so on
 uint64_t storm_now_ns(void);
 void storm_sleep_ns(uint64_t ns);
 bool storm_long(void); /* tests/run --long */
-unsigned storm_rounds(unsigned usual, unsigned many); /* @many with --long; a quarter of the usual where sanitizers slow all down */
+unsigned storm_rounds(unsigned usual, unsigned many); /* @many with --long; a quarter of the usual in builds other than gcc's */

@@ -193,6 +193,7 @@ static pid_t start(void (*body)(void))
 	pid = fork();
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves nobody behind */
+		alarm(60); /* nor does one that failed before we came here */
 		body();
 		_exit(0);
 	}
@@ -648,6 +649,7 @@ static int as_nobody(void)
 	pid = fork();
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		alarm(60); /* its parent may have failed before this */
 		prctl(PR_SET_DUMPABLE, 1); /* changing the uid took it away */
 		spinner();
 	}

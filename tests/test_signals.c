@@ -166,7 +166,7 @@ static void test_start_under_fire(void **state)
 {
 	static struct guest_rings rings;
 	(void)state;
-	for (intptr_t i = 0; i < 30; i++) {
+	for (intptr_t i = 0; i < (GUEST_SANITIZED ? 10 : 30); i++) {
 		assert_int_equal(guest_run(start_under_fire, (void *)i), 0);
 		struct guest_ring *r = guest_only(&rings);
 		int expected = 0;
