@@ -21,6 +21,7 @@
 
 #include "recorder/dashcam.h"
 #include "tests/bench.h"
+#include "tests/scratch.h"
 #include "trigger/control.h"
 #include "trigger/rules/rule.h"
 #include "trigger/watcher.h"
@@ -50,7 +51,7 @@ static struct shared {
 	char log[256];
 } * shared;
 
-static char rings[64], captures[64];
+static char rings[SCRATCH_BYTES], captures[64];
 static pid_t watcher;
 
 static void sleep_ms(long ms)
@@ -66,7 +67,7 @@ static void busy_ns(double ns)
 
 static void die(const char *what)
 {
-	char command[256];
+	char command[2 * SCRATCH_BYTES];
 
 	fprintf(stderr, "bench_trigger: %s; the watcher's last words: %s\n", what, shared->log[0] ? shared->log : "none");
 	if (watcher > 0)
@@ -154,10 +155,10 @@ static void watcher_main(void)
 static void start_watcher(void)
 {
 	shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	snprintf(rings, sizeof rings, "/dev/shm/bench_trigger.XXXXXX");
+	scratch_memory("bench_trigger", rings);
 	snprintf(captures, sizeof captures, "/var/tmp/bench_trigger.XXXXXX");
-	if (shared == MAP_FAILED || !mkdtemp(rings) || !mkdtemp(captures)) {
-		fprintf(stderr, "bench_trigger: cannot make directories in /dev/shm and /var/tmp\n");
+	if (shared == MAP_FAILED || !mkdtemp(captures)) {
+		fprintf(stderr, "bench_trigger: cannot make a directory in /var/tmp\n");
 		exit(1);
 	}
 	watcher = fork();
@@ -365,7 +366,7 @@ static double pairs_ns(void)
 static uint32_t find_site(struct dc_ring **ret_ring)
 {
 	struct dc_ring_tables t = {0};
-	char why[DC_WHY_BYTES], name[128];
+	char why[DC_WHY_BYTES], name[SCRATCH_BYTES + 64];
 	int dir = open(rings, O_RDONLY | O_DIRECTORY), r = -ENOENT;
 	uint32_t site = 0;
 	FILE *list;
@@ -410,7 +411,7 @@ int main(int argc, char **argv)
 {
 	struct bench_report r;
 	int seconds = 10, intervals;
-	char command[256];
+	char command[2 * SCRATCH_BYTES];
 
 	for (int i = 1; i + 1 < argc; i++)
 		if (strcmp(argv[i], "--seconds") == 0 && atoi(argv[i + 1]) > 0)

@@ -17,6 +17,7 @@
 
 #include "recorder/dashcam.h"
 #include "tests/bench.h"
+#include "tests/scratch.h"
 #include "trigger/watcher.h"
 
 #define PROCESSES 100
@@ -30,7 +31,7 @@ static struct shared {
 } * shared;
 
 static pid_t pids[PROCESSES + 1]; /* the last one is the watcher */
-static char rings[64], captures[64];
+static char rings[SCRATCH_BYTES], captures[64];
 
 static void sleep_ms(long ms)
 {
@@ -39,7 +40,7 @@ static void sleep_ms(long ms)
 
 static void remove_all(void)
 {
-	char command[256];
+	char command[2 * SCRATCH_BYTES];
 
 	snprintf(command, sizeof command, "rm -rf -- '%s' '%s'", rings, captures);
 	if (system(command))
@@ -166,10 +167,10 @@ static double status_mib(pid_t pid, const char *key)
 static void start_all(void)
 {
 	shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	snprintf(rings, sizeof rings, "/dev/shm/bench_watcher.XXXXXX");
+	scratch_memory("bench_watcher", rings);
 	snprintf(captures, sizeof captures, "/var/tmp/bench_watcher.XXXXXX");
-	if (shared == MAP_FAILED || !mkdtemp(rings) || !mkdtemp(captures)) {
-		fprintf(stderr, "bench_watcher: cannot make directories in /dev/shm and /var/tmp\n");
+	if (shared == MAP_FAILED || !mkdtemp(captures)) {
+		fprintf(stderr, "bench_watcher: cannot make a directory in /var/tmp\n");
 		exit(1);
 	}
 	for (int i = 0; i <= PROCESSES; i++) {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "persist/writer.h"
+#include "tests/scratch.h"
 
 static size_t round8(size_t n)
 {
@@ -136,36 +137,13 @@ int capture_maker_write(const struct capture_maker *m)
 
 char *capture_maker_mkdir(void)
 {
-	const char *tmp = getenv("TMPDIR");
-	char *dir = NULL;
-	if (asprintf(&dir, "%s/dashcam-test-XXXXXX", tmp ? tmp : "/tmp") < 0 || !mkdtemp(dir))
-		abort();
-	return dir;
-}
-
-static void empty(int fd)
-{
-	DIR *d = fdopendir(dup(fd));
-
-	for (struct dirent *e; d && (e = readdir(d));)
-		if (strcmp(e->d_name, ".") && strcmp(e->d_name, ".."))
-			unlinkat(fd, e->d_name, 0);
-	if (d)
-		closedir(d);
+	char dir[SCRATCH_BYTES];
+	scratch_disk("dashcam-test", dir);
+	return strdup(dir);
 }
 
 void capture_maker_rmdir(char *dir)
 {
-	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int names = openat(fd, ".names", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (names >= 0) { /* what settling keeps beside captures */
-		empty(names);
-		close(names);
-		unlinkat(fd, ".names", AT_REMOVEDIR);
-	}
-	empty(fd);
-	close(fd);
-	rmdir(dir);
+	scratch_remove(dir);
 	free(dir);
 }

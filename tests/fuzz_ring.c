@@ -44,9 +44,9 @@ static void make_good(void)
 {
 	struct ringfile f;
 	struct ringfile_writer w[3];
-	char dir[128];
+	char dir[SCRATCH_BYTES];
 
-	ringfile_dir(dir);
+	scratch_memory("dctest", dir);
 	ringfile_make(&f, dir, 8, 4096);
 	for (unsigned i = 0; i < 3; i++)
 		ringfile_writer_init(&w[i], &f, i);
@@ -61,7 +61,7 @@ static void make_good(void)
 	must(good != NULL);
 	memcpy(good, f.map, good_bytes);
 	ringfile_remove(&f);
-	ringfile_dir_remove(dir);
+	scratch_remove(dir);
 }
 
 static void poke(int fd, const uint8_t *data, size_t size)
@@ -176,11 +176,11 @@ static void follow(struct dc_ring *ring, int fd, const uint8_t *data, size_t siz
 	must(events <= 3 * good_bytes * 64); /* an END_TO closes many, in few bytes */
 }
 
-static char path[64];
+static char place[SCRATCH_BYTES], path[SCRATCH_BYTES + 8];
 
 static void remove_file(void)
 {
-	unlink(path);
+	scratch_remove(place);
 }
 
 static int open_file(void)
@@ -189,7 +189,8 @@ static int open_file(void)
 
 	if (!path[0]) {
 		make_good();
-		snprintf(path, sizeof(path), "/dev/shm/fuzz_ring.%d", (int)getpid());
+		scratch_memory("fuzz_ring", place);
+		snprintf(path, sizeof(path), "%s/ring", place);
 		atexit(remove_file);
 	}
 	fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);

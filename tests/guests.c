@@ -12,8 +12,9 @@
 #include <unistd.h>
 
 #include "ipc/decode.h"
+#include "tests/scratch.h"
 
-static char dir[64];
+static char dir[SCRATCH_BYTES];
 
 void guest_fail(const char *file, int line, const char *what)
 {
@@ -27,11 +28,7 @@ void guest_fail(const char *file, int line, const char *what)
 const char *guest_dir(void)
 {
 	if (!dir[0]) {
-		strcpy(dir, "/dev/shm/dcguest.XXXXXX");
-		if (!mkdtemp(dir)) {
-			perror("mkdtemp /dev/shm/dcguest.XXXXXX");
-			abort();
-		}
+		scratch_memory("dcguest", dir);
 		setenv("DASHCAM_DIR", dir, 1);
 	}
 	return dir;
@@ -39,14 +36,8 @@ const char *guest_dir(void)
 
 void guest_clean(void)
 {
-	DIR *d = dir[0] ? opendir(dir) : NULL;
-	struct dirent *e;
-	while (d && (e = readdir(d)))
-		unlinkat(dirfd(d), e->d_name, 0);
-	if (d)
-		closedir(d);
 	if (dir[0])
-		rmdir(dir);
+		scratch_remove(dir);
 	dir[0] = 0;
 }
 

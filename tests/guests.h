@@ -4,7 +4,7 @@
  *
  *     static void app(void *arg) { DC_INSTANT("hello", "n", 1); }
  *
- *     guest_run(app, NULL)      forks; the child records into a private directory below /dev/shm and exits
+ *     guest_run(app, NULL)      forks; the child records into a private directory (scratch.h) and exits
  *     guest_rings(&rings)       the rings that stand there now, decoded: rings.ring[0].event[0].text is "n=1"
  *     guest_clean()             both gone
  *

@@ -159,24 +159,6 @@ void ringfile_remove(struct ringfile *r)
 	unlink(r->path);
 }
 
-void ringfile_dir(char ret_path[static 128])
-{
-	snprintf(ret_path, 128, "/dev/shm/dctest.XXXXXX");
-	NEED(mkdtemp(ret_path));
-}
-
-void ringfile_dir_remove(const char *path)
-{
-	DIR *d = opendir(path);
-	struct dirent *e;
-
-	while (d && (e = readdir(d)))
-		unlinkat(dirfd(d), e->d_name, 0);
-	if (d)
-		closedir(d);
-	rmdir(path);
-}
-
 void ringfile_writer_init(struct ringfile_writer *w, struct ringfile *r, uint32_t lane)
 {
 	*w = (struct ringfile_writer){.ring = r, .lane = lane, .chunk = ~0u};

@@ -11,12 +11,13 @@
 
 #include "ipc/ring.h"
 #include "ipc/samples.h"
+#include "tests/scratch.h"
 
 struct ringfile {
 	int fd; /* holds the liveness lock while it is open */
 	uint8_t *map;
 	uint64_t map_bytes;
-	char dir[128];
+	char dir[SCRATCH_BYTES];
 	char path[256];
 	char name[64];
 	struct dc_ring_header *header;
@@ -40,10 +41,6 @@ struct ringfile_writer {
 void ringfile_make(struct ringfile *r, const char *dir, uint32_t chunks, uint32_t chunk_bytes);
 void ringfile_unlock(struct ringfile *r); /* as if the owner had died */
 void ringfile_remove(struct ringfile *r);
-
-/* A private directory below /dev/shm for rings, and the end of it with all that is inside (one level). */
-void ringfile_dir(char ret_path[static 128]);
-void ringfile_dir_remove(const char *path);
 
 uint64_t ringfile_now(const struct ringfile *r); /* units */
 

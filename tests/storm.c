@@ -86,9 +86,8 @@ static void empty(const char *path)
 
 void storm_begin(struct storm *s, const char *memory)
 {
-	strcpy(s->rings, "/dev/shm/dcstorm.XXXXXX");
-	strcpy(s->out, "/dev/shm/dcstorm-out.XXXXXX");
-	STORM_NEED(mkdtemp(s->rings) && mkdtemp(s->out), "%s", strerror(errno));
+	scratch_memory("dcstorm", s->rings);
+	scratch_memory("dcstorm-out", s->out);
 	setenv("DASHCAM_DIR", s->rings, 1);
 	setenv("DASHCAM_MEMORY", memory, 1);
 }
@@ -101,9 +100,8 @@ void storm_clear(struct storm *s)
 
 void storm_end(struct storm *s)
 {
-	storm_clear(s);
-	rmdir(s->rings);
-	rmdir(s->out);
+	scratch_remove(s->rings);
+	scratch_remove(s->out);
 }
 
 bool storm_ring(const struct storm *s, int pid, char *ret_path, size_t size)

@@ -14,12 +14,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "tests/scratch.h"
+
 #define STORM_THREADS 64u
 #define STORM_UNORDERED 32u /* threads from here on: their events may be in several lanes, no order is asked of them */
 
 struct storm {
-	char rings[128];
-	char out[128];
+	char rings[SCRATCH_BYTES];
+	char out[SCRATCH_BYTES];
 };
 
 /* What a capture holds of one thread's events. */

@@ -43,7 +43,7 @@ static int setup(void **state)
 {
 	(void)state;
 	requests = 0;
-	ringfile_dir(dir);
+	scratch_memory("dctest", dir);
 	return dc_control_new(dir, on_request, NULL, &control);
 }
 
@@ -51,7 +51,7 @@ static int teardown(void **state)
 {
 	(void)state;
 	dc_control_free(control);
-	ringfile_dir_remove(dir);
+	scratch_remove(dir);
 	return 0;
 }
 
@@ -206,10 +206,10 @@ static void test_nobody_there(void **state)
 	char empty[128];
 
 	(void)state;
-	ringfile_dir(empty);
+	scratch_memory("dctest", empty);
 	assert_int_equal(dc_control_ask(empty, &a.request, note, &a, a.why), -ENOENT);
 	assert_non_null(strstr(a.why, "no watcher"));
-	ringfile_dir_remove(empty);
+	scratch_remove(empty);
 }
 
 static void test_stopped(void **state)

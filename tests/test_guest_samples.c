@@ -29,7 +29,7 @@ static int begin(void **state)
 	static struct scene s;
 	char why[DC_WHY_BYTES];
 
-	ringfile_dir(s.dir);
+	scratch_memory("dctest", s.dir);
 	ringfile_make(&s.file, s.dir, 8, 4096);
 	s.part = (void *)(s.file.map + s.file.header->samples_off);
 	assert_int_equal(dc_ring_open(AT_FDCWD, s.file.path, &s.ring, why), 0);
@@ -44,7 +44,7 @@ static int end(void **state)
 	memory_writer_reset(&out);
 	dc_ring_unref(s->ring);
 	ringfile_remove(&s->file);
-	ringfile_dir_remove(s->dir);
+	scratch_remove(s->dir);
 	return 0;
 }
 

@@ -19,7 +19,7 @@ static int dir_fd = -1;
 static int setup(void **state)
 {
 	(void)state;
-	ringfile_dir(dir);
+	scratch_memory("dctest", dir);
 	dir_fd = open(dir, O_RDONLY | O_DIRECTORY);
 	return dir_fd < 0;
 }
@@ -28,7 +28,7 @@ static int teardown(void **state)
 {
 	(void)state;
 	close(dir_fd);
-	ringfile_dir_remove(dir);
+	scratch_remove(dir);
 	return 0;
 }
 

@@ -22,7 +22,7 @@ static struct dc_writer out;
 static int setup(void **state)
 {
 	(void)state;
-	ringfile_dir(dir);
+	scratch_memory("dctest", dir);
 	return 0;
 }
 
@@ -30,7 +30,7 @@ static int teardown(void **state)
 {
 	(void)state;
 	memory_writer_reset(&out);
-	ringfile_dir_remove(dir);
+	scratch_remove(dir);
 	return 0;
 }
 

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "recorder/dashcam.h"
+#include "tests/scratch.h"
 
 static char place[128];
 
@@ -292,15 +293,11 @@ static void test_locked(void **state)
 	assert_int_equal(guest_run(locked, (void *)(128 << 10)), 0);
 }
 
-static char mounted[64];
-
+/* In place of the guest's directory, for the calling process only. */
 static bool mount_tmpfs(const char *options)
 {
-	strcpy(mounted, "/dev/shm/dcmount.XXXXXX");
-	if (geteuid() != 0 || !mkdtemp(mounted))
-		return false;
-	return unshare(CLONE_NEWNS) == 0 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
-	       mount("none", mounted, "tmpfs", 0, options) == 0;
+	return geteuid() == 0 && unshare(CLONE_NEWNS) == 0 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+	       mount("none", guest_dir(), "tmpfs", 0, options) == 0;
 }
 
 static void on_small_tmpfs(void *arg)
@@ -309,12 +306,11 @@ static void on_small_tmpfs(void *arg)
 	const char *options = arg;
 	if (!mount_tmpfs(options))
 		_exit(77);
-	setenv("DASHCAM_DIR", mounted, 1);
 	everything();
 	NEED(dc_stats(&stats) == 0 && stats.cap_bytes <= 16 << 20);
 	/* somebody else fills it while we record */
-	char path[80];
-	snprintf(path, sizeof path, "%s/hog", mounted);
+	char path[SCRATCH_BYTES + 8];
+	snprintf(path, sizeof path, "%s/hog", guest_dir());
 	int fd = open(path, O_CREAT | O_WRONLY, 0600);
 	static char page[1 << 20];
 	while (write(fd, page, sizeof page) > 0)
@@ -335,12 +331,11 @@ static void on_small_tmpfs(void *arg)
 static void on_full_tmpfs(void *arg)
 {
 	static char page[4096];
-	char path[80];
+	char path[SCRATCH_BYTES + 8];
 	(void)arg;
 	if (!mount_tmpfs("size=4m"))
 		_exit(77);
-	setenv("DASHCAM_DIR", mounted, 1);
-	snprintf(path, sizeof path, "%s/hog", mounted);
+	snprintf(path, sizeof path, "%s/hog", guest_dir());
 	int fd = open(path, O_CREAT | O_WRONLY, 0600);
 	while (write(fd, page, sizeof page) > 0)
 		continue;
@@ -357,7 +352,6 @@ static void test_tmpfs(void **state)
 	if (guest_emulated())
 		skip();
 	int status = guest_run(on_small_tmpfs, (void *)"size=64m");
-	rmdir(mounted);
 	if (status == 77) {
 		print_message("no right to mount a tmpfs\n");
 		skip();

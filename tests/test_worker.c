@@ -22,7 +22,7 @@
 
 #define SECOND INT64_C(1000000000)
 
-static char rings[128], out[160];
+static char rings[SCRATCH_BYTES], place[SCRATCH_BYTES], out[160];
 static struct ringfile file;
 static struct ringfile_writer writer;
 static struct dc_ring *ring;
@@ -33,26 +33,25 @@ static int setup(void **state)
 	char why[DC_WHY_BYTES];
 
 	(void)state;
-	ringfile_dir(rings);
+	scratch_memory("dctest", rings);
 	ringfile_make(&file, rings, 64, 4096);
 	ringfile_writer_init(&writer, &file, 0);
 	for (unsigned i = 0; i < 1000; i++)
 		ringfile_event(&writer);
-	snprintf(out, sizeof(out), "/tmp/dcworker.%d", (int)getpid());
+	scratch_disk("dcworker", place);
+	snprintf(out, sizeof(out), "%s/out", place);
 	return dc_ring_open(AT_FDCWD, file.path, &ring, why) || dc_worker_new(SECOND / 20, &worker);
 }
 
 static int teardown(void **state)
 {
-	char command[256];
-
 	(void)state;
 	dc_worker_free(worker);
 	dc_ring_unref(ring);
 	ringfile_remove(&file);
-	ringfile_dir_remove(rings);
-	snprintf(command, sizeof(command), "rm -rf %s", out);
-	return system(command);
+	scratch_remove(rings);
+	scratch_remove(place);
+	return 0;
 }
 
 static struct dc_save *make_save(int64_t after_ns)

@@ -13,20 +13,21 @@
 
 #include "persist/block.h"
 #include "persist/writer.h"
+#include "tests/scratch.h"
 
 #define NAME "a.dcap"
 #define PART "a.dcap.part"
 
 static const struct dc_file_block same = {.version = 1, .capture_id = "0123456789abcde", .created_ns = 1};
 static char disk[] = "/var/tmp/test_writer.XXXXXX";   /* most likely a disk: O_DIRECT works */
-static char memory[] = "/dev/shm/test_writer.XXXXXX"; /* tmpfs: O_DIRECT may be refused */
+static char memory[SCRATCH_BYTES];                    /* tmpfs: O_DIRECT may be refused */
 static int disk_fd, memory_fd;
 
 static int set_up(void **state)
 {
 	(void)state;
 	assert_non_null(mkdtemp(disk));
-	assert_non_null(mkdtemp(memory));
+	scratch_memory("test_writer", memory);
 	disk_fd = open(disk, O_RDONLY | O_DIRECTORY);
 	memory_fd = open(memory, O_RDONLY | O_DIRECTORY);
 	return disk_fd < 0 || memory_fd < 0;

@@ -41,9 +41,8 @@ static void log_line(void *arg, const char *line)
 void watching_begin(struct watching *t)
 {
 	memset(t, 0, sizeof(*t));
-	strcpy(t->rings, "/dev/shm/dcwatch.XXXXXX");
-	strcpy(t->out, "/tmp/dcwatch.XXXXXX");
-	NEED(mkdtemp(t->rings) && mkdtemp(t->out));
+	scratch_memory("dcwatch", t->rings);
+	scratch_disk("dcwatch", t->out);
 	dc_watcher_defaults(&t->config);
 	t->config.dir = t->rings;
 	t->config.output.dir = t->out;
@@ -52,25 +51,6 @@ void watching_begin(struct watching *t)
 	t->config.log = log_line;
 	setenv("DASHCAM_DIR", t->rings, 1);
 	setenv("DASHCAM_MEMORY", "4MiB", 1);
-}
-
-static void remove_tree(const char *path)
-{
-	DIR *d = opendir(path);
-	struct dirent *e;
-
-	while (d && (e = readdir(d))) {
-		char inner[512];
-
-		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
-			continue;
-		snprintf(inner, sizeof(inner), "%s/%s", path, e->d_name);
-		if (unlink(inner) < 0 && (errno == EISDIR || errno == EPERM))
-			remove_tree(inner);
-	}
-	if (d)
-		closedir(d);
-	rmdir(path);
 }
 
 void watching_kill(struct watching *t, pid_t pid, int signal_number)
@@ -89,8 +69,8 @@ void watching_end(struct watching *t)
 			watching_kill(t, t->guests[i], SIGKILL);
 	if (t->watcher)
 		watching_stop(t, SIGTERM);
-	remove_tree(t->rings);
-	remove_tree(t->out);
+	scratch_remove(t->rings);
+	scratch_remove(t->out);
 }
 
 static void watch(const struct watching *t, int ready_fd)

@@ -11,12 +11,13 @@
 #include <sys/types.h>
 
 #include "persist/capture.h"
+#include "tests/scratch.h"
 #include "trigger/control.h"
 #include "trigger/watcher.h"
 
 struct watching {
-	char rings[128];
-	char out[128];
+	char rings[SCRATCH_BYTES];
+	char out[SCRATCH_BYTES];
 	struct dc_watcher_config config; /* set up by watching_begin(); change it before watching_start() */
 	pid_t watcher;
 	pid_t guests[128];
