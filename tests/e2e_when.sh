@@ -57,7 +57,7 @@ start cpu 'cpu > 5% for 1s' bash -c 'end=$((SECONDS + 4)); while ((SECONDS < end
 start rss 'rss > 50MiB' bash -c 'x=$(head -c 60000000 /dev/zero | tr "\0" x); sleep 3; echo ${#x}'
 start fds 'fds > 40' bash -c 'for ((i = 10; i < 60; i++)); do eval "exec $i</dev/null"; done; sleep 3'
 start code 'exit code != 0' bash -c 'sleep 0.5; exit 3'
-start stopped 'stopped' bash -c '(sleep 3; kill -CONT $$) & kill -STOP $$; :'
+start stopped 'stopped' bash -c '(sleep 2; kill -CONT $$) & kill -STOP $$; :'
 start healthy 'span "slow" > 50ms or exit code != 0 or rss > 1GiB' "$guest" slow 1 sleep 800 slow 1 exit 0
 
 # --- meanwhile a watcher whose rules change ---
