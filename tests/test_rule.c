@@ -181,6 +181,7 @@ static const struct {
 	{"throttled > 120% over 1s", 13, 4, "expected a percentage from 0% to 100%, found '120%'"},
 	{"psi disk some > 5%", 5, 4, "expected 'cpu', 'memory' or 'io', found 'disk'"},
 	{"psi io most > 5%", 8, 4, "expected 'some' or 'full', found 'most'"},
+	{"fds > -3", 7, 2, "expected a number from 0 on such as 900, found '-3'"},
 	{"rss > lots", 7, 4, "expected a size such as 2GiB"},
 	{"rss grow > 1MiB/s", 5, 4, "(did you mean 'grows'?)"},
 	{"rss grows > 1MiB", 13, 4, "expected a growth such as 100MiB/min, found '1MiB'"},

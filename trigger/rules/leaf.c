@@ -337,7 +337,11 @@ static int compare_to_limit(struct parser *p, struct dc_rule_node *n)
 
 	TRY(dc_rule_comparison(p, &n->compare));
 	r = percent_of_limit(p, n);
-	return r == 0 ? dc_rule_number(p, &n->number) : r < 0 ? r : 0;
+	if (r != 0)
+		return r < 0 ? r : 0;
+	if (p->token.text[0] == '-') /* it would be true for ever, or never */
+		return dc_rule_expected(p, "a number from 0 on such as 900");
+	return dc_rule_number(p, &n->number);
 }
 
 static int leaf_rss(struct parser *p, struct dc_rule_node *n)
