@@ -1,19 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # The program as people meet it first: help, wrong arguments, completion, manual pages. No process is recorded here.
-set -u
-bin=$DASHCAM_BIN
+source "$(dirname "$0")/e2e.sh"
 docgen=$DASHCAM_BUILD/tools/docgen
 pages=$DASHCAM_BUILD/tools
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-export DASHCAM_DIR=$dir/rings XDG_STATE_HOME=$dir/state NO_COLOR=1
-failures=0
-
-wrong() {
-	echo "FAILED: $*"
-	failures=$((failures + 1))
-}
+export DASHCAM_DIR=$dir/rings
 
 # expect STATUS PATTERN ARG...: exit status, one line on stderr, and it says PATTERN
 expect() {
@@ -183,5 +174,4 @@ done
 said=$("$DASHCAM_SOURCE/tests/bench" --build "$DASHCAM_BUILD" nosuch 2>&1)
 [[ $? == 2 && $said == *"'nosuch', there are: hotpath watched threads "* ]] || wrong "tests/bench nosuch: $said"
 
-((failures == 0)) || exit 1
-echo "all as expected"
+judge

@@ -2,23 +2,12 @@
 # SPDX-License-Identifier: MIT
 # Every way to die (tests/crasher.c), under `dashcam run` and without: the same status, the same core; the capture names the
 # signal, the function that faulted and its caller; and the process is not much later dead than it would have been.
-set -u
-bin=$DASHCAM_BIN
+source "$(dirname "$0")/e2e.sh"
 app=$DASHCAM_BUILD/tests/crasher
-dir=$(mktemp -d)
-rings=$(mktemp -d /dev/shm/e2e_crash.XXXXXX)
-trap 'rm -rf "$dir" "$rings"' EXIT
-export DASHCAM_DIR=$rings XDG_STATE_HOME=$dir/state NO_COLOR=1 TZ=UTC
-failures=0
 cd "$dir" || exit 1 # cores
 ulimit -S -c 0
 
 nm "$app" | grep -qE '__(asan|tsan)_' && { echo "skipped: instrumented build"; exit 77; }
-
-wrong() {
-	echo "FAILED: $*"
-	failures=$((failures + 1))
-}
 
 # Status of a command that may die of a signal, and of nothing else.
 status_of() { bash -c '"$@"; exit $?' - "$@" 2>/dev/null >&2; echo $?; }
@@ -142,5 +131,4 @@ else
 	echo "cores: cannot be compared here"
 fi
 
-((failures == 0)) || { echo "$failures failed"; exit 1; }
-echo "all ways to die leave the right evidence"
+judge

@@ -3,6 +3,7 @@
 # The demo finds the culprit: who held the lock, in which request, doing what; in under 25 lines, and what it tells the
 # reader to type next works.
 set -u -o pipefail
+source "$(dirname "$0")/e2e.sh"
 cd "$DASHCAM_SOURCE" || exit 1
 
 said=$(tools/demo 2>&1) || { echo "tools/demo failed:"; echo "$said"; exit 1; }

@@ -3,35 +3,12 @@
 # Processes (tests/holder.c) that are not as one expects them: in another mount namespace, where alone its binary is to be
 # seen; held by another tracer; one that may not be traced; one of 500 threads. Each is saved, whole, and what could not be
 # had of it is one line.
-set -u
-bin=$DASHCAM_BIN
+source "$(dirname "$0")/e2e.sh"
 app=$DASHCAM_BUILD/tests/holder
 print=$DASHCAM_BUILD/tests/print_stacks
-dir=$(mktemp -d)
-rings=$(mktemp -d /dev/shm/e2e_elsewhere.XXXXXX)
-run= tracer=
-trap '[[ $run ]] && kill -9 "$(pid_of)" 2>/dev/null; [[ $tracer ]] && kill "$tracer" 2>/dev/null; wait 2>/dev/null; rm -rf "$dir" "$rings"' EXIT
-export DASHCAM_DIR=$rings XDG_STATE_HOME=$dir/state NO_COLOR=1 TZ=UTC
-failures=0
 
 nm "$app" | grep -qE '__tsan_' && { echo "skipped: threads of TSan's own"; exit 77; }
 cd "$dir" || exit 1
-
-wrong() {
-	echo "FAILED: $*"
-	failures=$((failures + 1))
-}
-
-until_true() {
-	for ((i = 0; i < 600; i++)); do
-		"$@" && return 0
-		sleep 0.05
-	done
-	wrong "waited in vain: $*"
-	return 1
-}
-
-pid_of() { cat "/proc/$run/task/$run/children" 2>/dev/null | tr -d ' '; }
 
 start() { # COMMAND...: until it is ready
 	rm -rf out
@@ -83,13 +60,14 @@ if command -v strace >/dev/null; then
 	start "$app" -t 2
 	strace -f -qq -o /dev/null -p "$pid" 2>/dev/null &
 	tracer=$!
+	pids+=("$tracer")
 	until_true grep -q "TracerPid:.$tracer" "/proc/$pid/status"
 	save 'held by a tracer'
 	grep -qE "none stopped at the trigger; 3 could not be: thread [0-9]+ is held by another tracer, process $tracer" info ||
 		wrong "not said of another tracer: $(cat info)"
 	kill "$tracer"
 	wait "$tracer" 2>/dev/null
-	tracer=
+	pids=()
 	finish
 fi
 
@@ -109,5 +87,4 @@ if ((EUID == 0)) && command -v setpriv >/dev/null; then
 	finish
 fi
 
-((failures == 0)) && echo "ok"
-exit $((failures > 0))
+judge

@@ -2,41 +2,10 @@
 # SPDX-License-Identifier: MIT
 # Programs that sample themselves, because the kernel does not let anybody else: told to, not dumpable, perf refused; and one
 # that must not be asked. And stacks of events that a program copies, since frame pointers lead nowhere.
-set -u
-bin=$DASHCAM_BIN
+source "$(dirname "$0")/e2e.sh"
 app=$DASHCAM_BUILD/tests/sampled
-dir=$(mktemp -d)
-rings=$(mktemp -d /dev/shm/e2e_guest.XXXXXX)
-pids=()
-trap 'for p in "${pids[@]}"; do kill "$p" 2>/dev/null; done; wait 2>/dev/null; rm -rf "$dir" "$rings"' EXIT
-export DASHCAM_DIR=$rings XDG_STATE_HOME=$dir/state NO_COLOR=1 TZ=UTC
-failures=0
-
-wrong() {
-	echo "FAILED: $*"
-	failures=$((failures + 1))
-}
 
 holding() { grep -qE -- "$2" "$1"; }
-
-until_true() {
-	for ((i = 0; i < 600; i++)); do
-		"$@" && return 0
-		sleep 0.05
-	done
-	wrong "waited in vain: $*: $(tail -5 "$dir/err")"
-	return 1
-}
-
-holds() { grep -qE -- "$2" "$1" || wrong "$1 does not hold '$2': $(head -c 2000 "$1")"; }
-
-# capture_in DIR: the only capture there
-capture_in() {
-	local found
-	found=$(find "$1" -name '*.dcap')
-	(($(grep -c . <<<"$found") == 1)) || wrong "expected one capture in $1, got: $found"
-	echo "$found"
-}
 
 # sampled DIR LEAST: it has so many samples of both threads, by themselves, about three quarters in function_that_computes
 sampled() {
@@ -131,5 +100,4 @@ if ((EUID == 0)) && command -v setpriv >/dev/null; then
 	holds "$dir/out" 'threads +none stopped at the trigger.*could not be'
 fi
 
-((failures == 0)) && echo "ok"
-exit $((failures > 0))
+judge

@@ -3,34 +3,11 @@
 # A program (tests/holder.c) whose libraries are damaged, exchanged and made lies of while it runs: the capture is whole, what
 # is left of them and all other modules have names, one line says which have none, and nothing takes long. Once with a
 # watcher that has held the files since they were mapped, once settled later, from what lies there then.
-set -u
-bin=$DASHCAM_BIN
+source "$(dirname "$0")/e2e.sh"
 print=$DASHCAM_BUILD/tests/print_stacks
-dir=$(mktemp -d)
-rings=$(mktemp -d /dev/shm/e2e_hostile.XXXXXX)
-run=
-trap '[[ $run ]] && kill -9 "$(pid_of)" 2>/dev/null; wait 2>/dev/null; rm -rf "$dir" "$rings"' EXIT
-export DASHCAM_DIR=$rings XDG_STATE_HOME=$dir/state NO_COLOR=1 TZ=UTC
-failures=0
 
 nm "$DASHCAM_BUILD/tests/holder" | grep -qE '__tsan_' && { echo "skipped: threads of TSan's own"; exit 77; }
 cd "$dir" || exit 1
-
-wrong() {
-	echo "FAILED: $*"
-	failures=$((failures + 1))
-}
-
-until_true() {
-	for ((i = 0; i < 600; i++)); do
-		"$@" && return 0
-		sleep 0.05
-	done
-	wrong "waited in vain: $*"
-	return 1
-}
-
-pid_of() { cat "/proc/$run/task/$run/children" 2>/dev/null | tr -d ' '; }
 
 cat >lib.c <<'END'
 #include <unistd.h>
@@ -138,5 +115,4 @@ grep -q 'no names in lib[0-7].so, lib[0-7].so, lib[0-7].so and 4 more$' log || w
 named 289
 ((SECONDS < 60)) || wrong "it took $SECONDS s"
 
-((failures == 0)) && echo "ok, in $SECONDS s"
-exit $((failures > 0))
+judge

@@ -2,21 +2,7 @@
 # SPDX-License-Identifier: MIT
 # --metrics: what Prometheus reads of a watcher, held strictly against the text format 0.0.4, with a process whose name needs
 # escaping; and the addresses that are refused.
-set -u
-bin=$DASHCAM_BIN
-dir=$(mktemp -d)
-rings=$(mktemp -d /dev/shm/e2e_metrics.XXXXXX)
-pids=()
-trap 'for p in "${pids[@]}"; do kill "$p" 2>/dev/null; done; wait 2>/dev/null; rm -rf "$dir" "$rings"' EXIT
-export DASHCAM_DIR=$rings XDG_STATE_HOME=$dir/state NO_COLOR=1
-failures=0
-
-wrong() {
-	echo "FAILED: $*"
-	failures=$((failures + 1))
-}
-
-holds() { grep -qE -- "$2" "$1" || wrong "$1 does not hold '$2': $(head -c 3000 "$1")"; }
+source "$(dirname "$0")/e2e.sh"
 
 for address in 0.0.0.0:9100 '[::]:9100' 192.168.1.1:9100 9100; do
 	"$bin" watch --out "$dir/captures" --metrics "$address" 2>"$dir/err"
@@ -81,5 +67,4 @@ if command -v promtool >/dev/null; then
 	promtool check metrics <"$dir/page" >"$dir/promtool" 2>&1 || wrong "promtool: $(head -5 "$dir/promtool")"
 fi
 
-((failures == 0)) && echo "all as expected"
-exit $((failures > 0))
+judge

@@ -3,19 +3,8 @@
 # A program that is sampled, replaced by a new build together with its library, and killed: of its frames at least 99 % have
 # the names of the build that ran, never those of the new one. Settled later, without what the watcher held, they are module
 # and offset, and all others have names; with the old build at hand they get theirs.
-set -u
-bin=$DASHCAM_BIN
-dir=$(mktemp -d)
-rings=$(mktemp -d /dev/shm/e2e_replaced.XXXXXX)
-trap 'rm -rf "$dir" "$rings"' EXIT
-export DASHCAM_DIR=$rings XDG_STATE_HOME=$dir/state NO_COLOR=1 TZ=UTC
-failures=0
+source "$(dirname "$0")/e2e.sh"
 cd "$dir" || exit 1
-
-wrong() {
-	echo "FAILED: $*"
-	failures=$((failures + 1))
-}
 
 cat >hot.c <<'END'
 #ifdef LIBRARY
@@ -94,5 +83,4 @@ share 'settled later' bare
 "$bin" symbolize "$capture" --debug-dir old >said || wrong "symbolize: $(cat said)"
 share 'with the old build' named
 
-((failures == 0)) && echo "ok"
-exit $((failures > 0))
+judge

@@ -1,12 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # dashcam rules: what ships is listed, a configuration is explained, an error is pointed at; run and watch refuse the same.
-set -u -o pipefail
-bin=$DASHCAM_BIN
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
+source "$(dirname "$0")/e2e.sh"
+set -o pipefail
 mkdir -m 0700 "$dir/rings"
-failures=0
 
 wrong() {
 	echo "FAILED: $*"
@@ -84,5 +81,4 @@ while read -r example; do
 	expect 0 rules --when "$example"
 done <"$dir/examples"
 
-((failures == 0)) || exit 1
-echo "all as expected"
+judge

@@ -1,39 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # Programs that never heard of dashcam, as people would look at them: run, attach, trigger, death; root and an ordinary user.
-set -u
-bin=$DASHCAM_BIN
+source "$(dirname "$0")/e2e.sh"
 app=$DASHCAM_BUILD/tests/spinner
-dir=$(mktemp -d)
-rings=$(mktemp -d /dev/shm/e2e_sample.XXXXXX)
-pids=()
-trap 'for p in "${pids[@]}"; do kill "$p" 2>/dev/null; done; wait 2>/dev/null; rm -rf "$dir" "$rings"' EXIT
-export DASHCAM_DIR=$rings XDG_STATE_HOME=$dir/state NO_COLOR=1 TZ=UTC
-failures=0
-
-wrong() {
-	echo "FAILED: $*"
-	failures=$((failures + 1))
-}
-
-holds() { grep -qE -- "$2" "$1" || wrong "$1 does not hold '$2': $(head -c 2000 "$1")"; }
-
-until_true() {
-	for ((i = 0; i < 200; i++)); do
-		"$@" && return 0
-		sleep 0.05
-	done
-	wrong "waited in vain: $*"
-	return 1
-}
-
-# The only capture in a directory.
-capture_in() {
-	local found
-	found=$(find "$1" -name '*.dcap')
-	(($(grep -c . <<<"$found") == 1)) || wrong "expected one capture in $1, got: $found"
-	echo "$found"
-}
 
 # sampled FILE: it holds samples of both threads, and says how they came about
 sampled() {
@@ -112,5 +81,4 @@ if ((EUID == 0)) && command -v setpriv >/dev/null; then
 	sampled "$file"
 fi
 
-((failures == 0)) && echo "ok"
-exit $((failures > 0))
+judge

@@ -2,35 +2,12 @@
 # SPDX-License-Identifier: MIT
 # A program of 50 threads stuck in many ways (tests/deadlock.c): the stacks in its capture are those that eu-stack and gdb
 # find in the living process, frame by frame; also when it is stopped, and when its binary was replaced before it was saved.
-set -u
-bin=$DASHCAM_BIN
+source "$(dirname "$0")/e2e.sh"
 print=$DASHCAM_BUILD/tests/print_stacks
-dir=$(mktemp -d)
-rings=$(mktemp -d /dev/shm/e2e_stacks.XXXXXX)
-run=
-trap '[[ $run ]] && kill -9 "$(pid_of)" 2>/dev/null; wait 2>/dev/null; rm -rf "$dir" "$rings"' EXIT
-export DASHCAM_DIR=$rings XDG_STATE_HOME=$dir/state NO_COLOR=1 TZ=UTC
-failures=0
 
 command -v eu-stack >/dev/null || { echo "skipped: no eu-stack"; exit 77; }
 # What a sanitizer adds to a program stands between its frames.
 nm "$DASHCAM_BUILD/tests/deadlock" | grep -qE '__(asan|tsan)_' && { echo "skipped: instrumented build"; exit 77; }
-
-wrong() {
-	echo "FAILED: $*"
-	failures=$((failures + 1))
-}
-
-until_true() {
-	for ((i = 0; i < 400; i++)); do
-		"$@" && return 0
-		sleep 0.05
-	done
-	wrong "waited in vain: $*"
-	return 1
-}
-
-pid_of() { cat "/proc/$run/task/$run/children" 2>/dev/null | tr -d ' '; }
 
 start() { # PROGRAM: until it is stuck
 	: >"$dir/said"
@@ -141,4 +118,4 @@ for how in replaced deleted; do
 	rm -f "$dir/program"
 done
 
-((failures == 0)) || { echo "$failures failed"; exit 1; }
+judge

@@ -2,21 +2,9 @@
 # SPDX-License-Identifier: MIT
 # The program as people use it: record, trigger, read, export, settle, keep, remove, scrub, recover; then the same with captures
 # that are cut, spoiled, newer, or somebody else's. One recorded program has every kind of event and text that is hard to print.
-set -u
-bin=$DASHCAM_BIN
+source "$(dirname "$0")/e2e.sh"
 app=$DASHCAM_BUILD/tests/tool_app
-dir=$(mktemp -d)
-rings=$(mktemp -d /dev/shm/e2e_tools.XXXXXX)
-pids=()
-trap 'for p in "${pids[@]}"; do kill "$p" 2>/dev/null; done; wait 2>/dev/null; rm -rf "$dir" "$rings"' EXIT
-export DASHCAM_DIR=$rings XDG_STATE_HOME=$dir/state NO_COLOR=1 TZ=UTC
 store=$dir/captures
-failures=0
-
-wrong() {
-	echo "FAILED: $*"
-	failures=$((failures + 1))
-}
 
 # expect STATUS PATTERN ARG...: exit status, one line on stderr, and it says PATTERN
 expect() {
@@ -27,19 +15,6 @@ expect() {
 	((found == status)) || wrong "dashcam $*: exit status $found, expected $status: $(cat "$dir/err")"
 	(($(wc -l <"$dir/err") == 1)) || wrong "dashcam $*: expected one line, got: $(cat "$dir/err")"
 	grep -qE -- "$pattern" "$dir/err" || wrong "dashcam $*: expected '$pattern', got: $(cat "$dir/err")"
-}
-
-# holds FILE PATTERN
-holds() { grep -qE -- "$2" "$1" || wrong "$1 does not hold '$2': $(head -c 2000 "$1")"; }
-
-# until COMMAND...: for at most ten seconds
-until_true() {
-	for ((i = 0; i < 200; i++)); do
-		"$@" && return 0
-		sleep 0.05
-	done
-	wrong "waited in vain: $*"
-	return 1
 }
 
 # --- run: what it says, how it ends, what it saves ---
@@ -351,7 +326,8 @@ if [[ $EUID == 0 ]] && chmod 0711 "$dir" && command -v setpriv >/dev/null; then
 		grep -qi "permission denied" "$dir/err" || wrong "$c in a closed directory: $(cat "$dir/err")"
 	done
 	mkdir -m 0755 "$dir/theirs"
-	setpriv --reuid 65534 --regid 65534 --clear-groups env -u DASHCAM_DIR "$dir/dashcam" run --out "$dir/theirs" -- true >"$dir/out" 2>"$dir/err"
+	install -d -m 0700 -o 65534 -g 65534 "$rings/theirs" && chmod 0711 "$rings"
+	setpriv --reuid 65534 --regid 65534 --clear-groups env DASHCAM_DIR="$rings/theirs" "$dir/dashcam" run --out "$dir/theirs" -- true >"$dir/out" 2>"$dir/err"
 	[[ $? == 1 && $(wc -l <"$dir/err") == 1 ]] && grep -q "'$dir/theirs': cannot write to it: Permission denied" "$dir/err" ||
 		wrong "a place that cannot take captures is told at once: $(cat "$dir/err")"
 fi
@@ -361,5 +337,4 @@ fi
 "$bin" selftest >"$dir/out" 2>"$dir/err" || wrong "selftest: $(cat "$dir/out" "$dir/err")"
 "$bin" selftest --json | jq -e '(.checks | length >= 7) and .state != "Failed"' >/dev/null || wrong "selftest --json"
 
-((failures == 0)) || exit 1
-echo "all as expected"
+judge

@@ -1,21 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # dashcam top: of a recorded program under a watcher, once as a page, once as JSON, and in a terminal that it leaves as it was.
-set -u
-bin=$DASHCAM_BIN
-dir=$(mktemp -d)
-rings=$(mktemp -d /dev/shm/e2e_top.XXXXXX)
-pids=()
-trap 'for p in "${pids[@]}"; do kill "$p" 2>/dev/null; done; wait 2>/dev/null; rm -rf "$dir" "$rings"' EXIT
-export DASHCAM_DIR=$rings XDG_STATE_HOME=$dir/state NO_COLOR=1
-failures=0
-
-wrong() {
-	echo "FAILED: $*"
-	failures=$((failures + 1))
-}
-
-holds() { grep -qE -- "$2" "$1" || wrong "$1 does not hold '$2': $(head -c 2000 "$1")"; }
+source "$(dirname "$0")/e2e.sh"
 
 "$bin" top --once >"$dir/out" 2>"$dir/err" && wrong "top without a watcher fails"
 holds "$dir/err" "no watcher in .*: start one with 'dashcam watch'"
@@ -58,5 +44,4 @@ if command -v script >/dev/null; then
 	((widest > 0 && widest <= 80)) || wrong "a page of 80 columns is $widest wide: $(cat -v "$dir/screen" | head -c 1500)"
 fi
 
-((failures == 0)) && echo "all as expected"
-exit $((failures > 0))
+judge

@@ -2,21 +2,11 @@
 # SPDX-License-Identifier: MIT
 # Rules as a user has them: what comes true of a program, with a recorder inside or without, is saved once, under the rule's
 # name, and `why` tells it; a watcher takes other rules on SIGHUP and keeps its own where those are wrong; commands are run.
-set -u -o pipefail
-bin=$DASHCAM_BIN
+source "$(dirname "$0")/e2e.sh"
+set -o pipefail
 guest=$DASHCAM_BUILD/tests/guest
-dir=$(mktemp -d)
-rings=$(mktemp -d /dev/shm/e2e_when.XXXXXX)
 chmod 0755 "$dir"
-pids=()
-trap 'for p in "${pids[@]}"; do kill "$p" 2>/dev/null; done; wait 2>/dev/null; rm -rf "$dir" "$rings"' EXIT
-export DASHCAM_DIR=$rings XDG_STATE_HOME=$dir/state NO_COLOR=1 DASHCAM_MEMORY=4MiB
-failures=0
-
-wrong() {
-	echo "FAILED: $*"
-	failures=$((failures + 1))
-}
+export DASHCAM_MEMORY=4MiB
 
 # start NAME EXPRESSION COMMAND...: under dashcam run, in the background
 start() {
@@ -37,16 +27,6 @@ saved() {
 	grep -q "^rule 'when-1': " "$dir/$name.why" || wrong "$name: why names the rule: $(cat "$dir/$name.why")"
 	sed -n 2p "$dir/$name.why" | grep -qE -- "$2" || wrong "$name: why does not say '$2': $(cat "$dir/$name.why")"
 	"$bin" ls --store "$dir/$name" | grep -q "when-1: " || wrong "$name: ls does not name the rule"
-}
-
-# until COMMAND...: for at most ten seconds
-until_true() {
-	for ((i = 0; i < 200; i++)); do
-		"$@" && return 0
-		sleep 0.05
-	done
-	wrong "waited in vain: $*"
-	return 1
 }
 
 # --- all at the same time: each is about one program ---
@@ -110,5 +90,4 @@ saved code '^exit code 3, at '
 saved stopped '^at '
 [[ -z $(find "$dir/healthy" -name '*.dcap' 2>/dev/null) ]] || wrong "a healthy program is saved: $(cat "$dir/healthy.err")"
 
-((failures == 0)) || exit 1
-echo "all as expected"
+judge
