@@ -15,16 +15,12 @@
 #include <math.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 
 #include "recorder/dashcam.h"
 #include "tests/bench.h"
-#include "tests/scratch.h"
+#include "tests/bench_watching.h"
 #include "trigger/control.h"
 #include "trigger/rules/rule.h"
-#include "trigger/watcher.h"
 
 #define FIRSTS 60
 #define STALLS 3
@@ -35,9 +31,6 @@
 #define ROUNDS 15
 
 static struct shared {
-	_Atomic int found;
-	_Atomic int ready;
-	_Atomic int saved;
 	_Atomic int decided;
 	_Atomic long long decided_ns;
 	_Atomic long long last_event_ns[STALLS];
@@ -48,32 +41,12 @@ static struct shared {
 	double units[2][INTERVALS_MAX / 2]; /* cold, hot */
 	long hot_spans;
 	double threshold_ns;
-	char log[256];
 } * shared;
-
-static char rings[SCRATCH_BYTES], captures[64];
-static pid_t watcher;
-
-static void sleep_ms(long ms)
-{
-	nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
-}
 
 static void busy_ns(double ns)
 {
 	for (double until = bench_now_ns() + ns; bench_now_ns() < until;)
 		continue;
-}
-
-static void die(const char *what)
-{
-	char command[2 * SCRATCH_BYTES];
-
-	fprintf(stderr, "bench_trigger: %s; the watcher's last words: %s\n", what, shared->log[0] ? shared->log : "none");
-	if (watcher > 0)
-		kill(watcher, SIGKILL);
-	snprintf(command, sizeof command, "rm -rf -- '%s' '%s'", rings, captures);
-	exit(system(command) ? 2 : 1);
 }
 
 /* --- the watcher --- */
@@ -84,8 +57,7 @@ static void on_log(void *arg, const char *line)
 	const long long now = (long long)bench_now_ns();
 	const char *pid = strchr(line, '[');
 
-	(void)arg;
-	snprintf(shared->log, sizeof shared->log, "%s", line);
+	bench_watching_log(arg, line);
 	if (strncmp(line, "rule '", 6) != 0)
 		return;
 	for (int i = 0; pid && i < STALLS; i++)
@@ -95,18 +67,6 @@ static void on_log(void *arg, const char *line)
 	atomic_fetch_add(&shared->decided, 1);
 }
 
-static void on_found(void *arg, const struct dc_ring *ring)
-{
-	(void)arg, (void)ring;
-	atomic_fetch_add(&shared->found, 1);
-}
-
-static void on_saved(void *arg, const char *path)
-{
-	(void)arg, (void)path;
-	atomic_fetch_add(&shared->saved, 1);
-}
-
 static void add_rule(struct dc_rules *rules, const char *name, const char *when, bool capture)
 {
 	struct dc_rule_error error;
@@ -114,87 +74,41 @@ static void add_rule(struct dc_rules *rules, const char *name, const char *when,
 
 	dc_rule_defaults(&rule);
 	if (dc_rule_parse(when, &rule.when, &error) < 0)
-		die(error.why);
+		bench_die(error.why);
 	snprintf(rule.name, sizeof rule.name, "%s", name);
 	rule.capture = capture;
 	rule.cooldown_ns = capture ? STORM_COOLDOWN_NS : 0;
 	rule.per_hour = capture ? 60 : 0;
 	if (dc_rules_add(rules, &rule) < 0)
-		die("no memory");
-}
-
-static void watcher_main(void)
-{
-	struct dc_watcher_config config;
-	struct dc_rules rules = {0};
-	struct dc_watcher *w;
-	char why[DC_WHY_BYTES];
-
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	add_rule(&rules, "first", "span \"bench.slow\" > 1ms", false);
-	add_rule(&rules, "silent", "silent for 1s", false);
-	add_rule(&rules, "storm", "span \"bench.hot\" > 1us", true);
-	dc_watcher_defaults(&config);
-	config.dir = rings;
-	config.output.dir = captures;
-	config.rules = &rules;
-	config.on_death = false;
-	config.sample_hz = 0;
-	config.log = on_log;
-	config.on_found = on_found;
-	config.on_saved = on_saved;
-	if (dc_watcher_open(&config, &w, why) < 0) {
-		on_log(NULL, why);
-		_exit(1);
-	}
-	dc_watcher_loop(w);
-	dc_watcher_close(w, false);
-	_exit(0);
+		bench_die("no memory");
 }
 
 static void start_watcher(void)
 {
-	shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	scratch_memory("bench_trigger", rings);
-	snprintf(captures, sizeof captures, "/var/tmp/bench_trigger.XXXXXX");
-	if (shared == MAP_FAILED || !mkdtemp(captures)) {
-		fprintf(stderr, "bench_trigger: cannot make a directory in /var/tmp\n");
-		exit(1);
-	}
-	watcher = fork();
-	if (watcher == 0)
-		watcher_main();
+	struct dc_watcher_config config;
+	struct dc_rules rules = {0};
+
+	bench_watching_begin("bench_trigger");
+	shared = bench_shared(sizeof *shared);
+	add_rule(&rules, "first", "span \"bench.slow\" > 1ms", false);
+	add_rule(&rules, "silent", "silent for 1s", false);
+	add_rule(&rules, "storm", "span \"bench.hot\" > 1us", true);
+	dc_watcher_defaults(&config);
+	config.rules = &rules;
+	config.on_death = false;
+	config.sample_hz = 0;
+	config.log = on_log;
+	bench_watching_start(&config);
+	dc_rules_cleanup(&rules);
 }
 
 static pid_t start(void (*body)(int), int arg)
 {
-	const int found = atomic_load(&shared->found);
-	const pid_t pid = fork();
+	const int found = atomic_load(&bench_watching->found);
+	const pid_t pid = bench_watching_record(16u << 20, body, arg);
 
-	if (pid == 0) {
-		struct dc_opts opts = DC_OPTS_INIT;
-
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		opts.dir = rings;
-		opts.memory_bytes = 16u << 20;
-		if (dc_start(&opts))
-			_exit(1);
-		body(arg);
-		_exit(0);
-	}
-	for (int i = 0; atomic_load(&shared->found) <= found; i++) {
-		if (i == 500)
-			die("the watcher does not find a ring");
-		sleep_ms(10);
-	}
+	bench_watching_wait(&bench_watching->found, found + 1, "the watcher does not find a ring");
 	return pid;
-}
-
-static void end(pid_t pid, int signal)
-{
-	if (signal)
-		kill(pid, signal);
-	waitpid(pid, NULL, 0);
 }
 
 /* --- the first of a burst --- */
@@ -216,15 +130,15 @@ static void firsts(int arg)
 	for (int i = 0; i < 100; i++) {
 		DC_SPAN("bench.slow"); /* known, quick */
 	}
-	sleep_ms(800); /* by now its guest has been told */
+	bench_sleep_ms(800); /* by now its guest has been told */
 	for (int i = 0; i < FIRSTS; i++) {
 		const int before = atomic_load(&shared->decided);
 		const double ended = slow_ended_ns();
 
 		while (atomic_load(&shared->decided) == before && bench_now_ns() < ended + 1e9)
-			sleep_ms(1);
+			bench_sleep_ms(1);
 		shared->latencies[i] = atomic_load(&shared->decided) == before ? 1e9 : (double)shared->decided_ns - ended;
-		sleep_ms(300); /* what comes within a quarter of a second is the rest of a burst */
+		bench_sleep_ms(300); /* what comes within a quarter of a second is the rest of a burst */
 	}
 }
 
@@ -235,14 +149,14 @@ static void stalls(int i)
 	for (int k = 0; !atomic_load(&shared->go[i]); k++) {
 		DC_INSTANT("bench.beat", "k", k);
 		atomic_store(&shared->last_event_ns[i], (long long)bench_now_ns());
-		sleep_ms(10);
+		bench_sleep_ms(10);
 	}
 	if (i == 1) /* deadlocked: waits for what nobody will do */
 		for (;;)
 			pause();
 	for (;;) /* spinning, or about to be stopped */
 		if (i == 0)
-			sleep_ms(1);
+			bench_sleep_ms(1);
 }
 
 static double stall_periods(void)
@@ -251,17 +165,17 @@ static double stall_periods(void)
 
 	for (int i = 0; i < STALLS; i++)
 		shared->stalling[i] = start(stalls, i);
-	sleep_ms(7000); /* silence is only noticed of what has recorded for a while */
+	bench_sleep_ms(7000); /* silence is only noticed of what has recorded for a while */
 	for (int i = 0; i < STALLS; i++) {
 		if (i == 0)
 			kill(shared->stalling[i], SIGSTOP);
 		atomic_store(&shared->go[i], 1);
 	}
-	sleep_ms(3500);
+	bench_sleep_ms(3500);
 	for (int i = 0; i < STALLS; i++) {
 		const double took = shared->stall_ns[i] ? (double)(shared->stall_ns[i] - shared->last_event_ns[i]) : 99e9;
 
-		end(shared->stalling[i], SIGKILL);
+		bench_watching_stop(shared->stalling[i], SIGKILL);
 		worst = took > worst ? took : worst;
 	}
 	return worst / 1e9;
@@ -294,7 +208,7 @@ static void storm(int intervals)
 
 	bench_pin(0);
 	hot_span(0); /* known, quick */
-	sleep_ms(800);
+	bench_sleep_ms(800);
 	for (int i = 0; i < intervals; i++) {
 		const double until = bench_now_ns() + INTERVAL_NS;
 		double now, next = 0, units = 0;
@@ -311,7 +225,7 @@ static void storm(int intervals)
 		shared->units[i & 1][i / 2] = units;
 	}
 	shared->threshold_ns = (double)(x & 1); /* so that the work is done */
-	sleep_ms(1000);
+	bench_sleep_ms(1000);
 }
 
 struct told {
@@ -332,8 +246,8 @@ static struct told ask_storm(void)
 	struct told t = {0};
 	char why[DC_WHY_BYTES];
 
-	if (dc_control_ask(rings, &q, each_rule, &t, why) < 0)
-		die(why);
+	if (dc_control_ask(bench_rings, &q, each_rule, &t, why) < 0)
+		bench_die(why);
 	return t;
 }
 
@@ -367,11 +281,11 @@ static uint32_t find_site(struct dc_ring **ret_ring)
 {
 	struct dc_ring_tables t = {0};
 	char why[DC_WHY_BYTES], name[SCRATCH_BYTES + 64];
-	int dir = open(rings, O_RDONLY | O_DIRECTORY), r = -ENOENT;
+	int dir = open(bench_rings, O_RDONLY | O_DIRECTORY), r = -ENOENT;
 	uint32_t site = 0;
 	FILE *list;
 
-	snprintf(name, sizeof name, "ls '%s' | grep '^%d[.].*ring$'", rings, getpid());
+	snprintf(name, sizeof name, "ls '%s' | grep '^%d[.].*ring$'", bench_rings, getpid());
 	list = popen(name, "r");
 	if (list && fgets(name, sizeof name, list)) {
 		name[strcspn(name, "\n")] = '\0';
@@ -411,22 +325,20 @@ int main(int argc, char **argv)
 {
 	struct bench_report r;
 	int seconds = 10, intervals;
-	char command[2 * SCRATCH_BYTES];
 
 	for (int i = 1; i + 1 < argc; i++)
 		if (strcmp(argv[i], "--seconds") == 0 && atoi(argv[i + 1]) > 0)
 			seconds = atoi(argv[i + 1]);
 	intervals = seconds * 8 < INTERVALS_MAX ? seconds * 8 : INTERVALS_MAX; /* every other one is the storm */
 	start_watcher();
-	sleep_ms(300);
-	end(start(firsts, 0), 0);
+	bench_sleep_ms(300);
+	bench_watching_stop(start(firsts, 0), 0);
 	const double periods = stall_periods();
-	end(start(storm, intervals), 0);
+	bench_watching_stop(start(storm, intervals), 0);
 	const struct told told = ask_storm();
-	const int saved = atomic_load(&shared->saved);
+	const int saved = atomic_load(&bench_watching->saved);
 	const double took_s = intervals * INTERVAL_NS / 1e9;
-	end(start(threshold, 0), 0);
-	end(watcher, SIGTERM);
+	bench_watching_stop(start(threshold, 0), 0);
 
 	bench_begin(&r, "bench_trigger", argc, argv);
 	bench_figure(&r, "first_p50_ms", bench_quantile(shared->latencies, FIRSTS, 0.5) / 1e6, "ms", "end of the span to the decision");
@@ -441,6 +353,6 @@ int main(int argc, char **argv)
 	bench_figure(&r, "storm_kept", kept(intervals), "x", "of the throughput; bar 0.98");
 	bench_figure(&r, "threshold_ns", shared->threshold_ns, "ns", "a span with a threshold against one without; bar 0.5");
 	bench_end(&r);
-	snprintf(command, sizeof command, "rm -rf -- '%s' '%s'", rings, captures);
-	return system(command) ? 2 : 0;
+	bench_watching_end();
+	return 0;
 }
