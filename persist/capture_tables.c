@@ -10,13 +10,9 @@
 
 #include "ipc/cleanup.h"
 #include "ipc/ring_check.h"
+#include "ipc/round.h"
 #include "persist/capture_inside.h"
 #include "persist/fields.h"
-
-static size_t round8(size_t n)
-{
-	return (n + 7) & ~(size_t)7;
-}
 
 /* Where the parts of a TABLES payload are. */
 struct layout {
@@ -40,7 +36,7 @@ static int layout_of(const uint8_t *payload, size_t bytes, struct layout *ret)
 		return -EBADMSG;
 	ret->sites = sizeof *n + sizeof(struct dc_ring_header);
 	ret->strings = ret->sites + n->site_count * sizeof(struct dc_ring_site);
-	ret->modules = ret->strings + round8(n->strings_bytes);
+	ret->modules = ret->strings + dc_round8(n->strings_bytes);
 	ret->lanes = ret->modules + n->module_count * sizeof(struct dc_ring_module);
 	size_t triggers = ret->lanes + n->lane_count * sizeof(struct dc_ring_lane);
 	return triggers + n->trigger_count * sizeof(struct dc_ring_trigger) <= bytes ? 0 : -EBADMSG;

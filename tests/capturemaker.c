@@ -9,18 +9,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "ipc/round.h"
 #include "persist/writer.h"
 #include "tests/scratch.h"
-
-static size_t round8(size_t n)
-{
-	return (n + 7) & ~(size_t)7;
-}
 
 static void put_part(uint8_t **at, const void *from, size_t bytes)
 {
 	memcpy(*at, from, bytes);
-	*at += round8(bytes);
+	*at += dc_round8(bytes);
 }
 
 static int write_tables(struct dc_writer *w, uint32_t process, struct ring_maker *ring)
@@ -71,9 +67,9 @@ static int write_chunks(struct dc_writer *w, uint32_t process, struct ring_maker
 					     .lane = entry[i].lane,
 					     .sealed = entry[i].sealed};
 		memcpy(payload + sizeof head + i * sizeof copy, &copy, sizeof copy);
-		memset(payload + head.data_offset + at, 0, round8(committed));
+		memset(payload + head.data_offset + at, 0, dc_round8(committed));
 		memcpy(payload + head.data_offset + at, ring_maker_chunk(ring, first + i), committed);
-		at += (uint32_t)round8(committed);
+		at += (uint32_t)dc_round8(committed);
 		events += dc_state_events(entry[i].state);
 		bytes += committed;
 	}

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "trigger/command.h"
+#include "ipc/now.h"
 #include "trigger/proc.h"
 
 #define SECOND INT64_C(1000000000)
@@ -27,14 +28,6 @@ static void on_log(void *arg, const char *line)
 	(void)arg;
 	strncat(said, line, sizeof(said) - strlen(said) - 2);
 	strcat(said, "\n");
-}
-
-static int64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * SECOND + ts.tv_nsec;
 }
 
 static int setup(void **state)
@@ -69,14 +62,14 @@ static int run(const char *text, int64_t limit_ns, const char *input)
 			strncat(whole, p, 1);
 	}
 	c.text = whole;
-	return dc_commands_run(commands, &c, now_ns());
+	return dc_commands_run(commands, &c, dc_now_ns());
 }
 
 static void until_ended(void)
 {
-	for (int i = 0; i < 1000 && dc_commands_tick(commands, now_ns()); i++)
+	for (int i = 0; i < 1000 && dc_commands_tick(commands, dc_now_ns()); i++)
 		usleep(5000);
-	assert_int_equal(dc_commands_tick(commands, now_ns()), 0);
+	assert_int_equal(dc_commands_tick(commands, dc_now_ns()), 0);
 }
 
 static void wrote(const char *file, char text[static 4096])
@@ -134,13 +127,13 @@ static void test_whose_it_is(void **state)
 static void test_hangs(void **state)
 {
 	/* One that hangs is killed when its time is over, with all that it started; nobody waited for it. */
-	const int64_t began = now_ns();
+	const int64_t began = dc_now_ns();
 	struct dc_proc_stat st;
 	char text[4096];
 
 	(void)state;
 	assert_int_equal(run("sleep 1000 & echo $! >%/pid; trap '' TERM HUP INT; wait", SECOND / 5, ""), 0);
-	assert_true(now_ns() - began < SECOND);
+	assert_true(dc_now_ns() - began < SECOND);
 	until_ended();
 	assert_string_equal(said, "rule 'slow-pay': its command did not end in time and was killed\n");
 	wrote("pid", text);

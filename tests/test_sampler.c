@@ -24,19 +24,12 @@
 #include <unistd.h>
 
 #include "ipc/cleanup.h"
+#include "ipc/now.h"
 #include "ipc/registers.h"
 #include "persist/writer.h"
 #include "trigger/sampler.h"
 
 #define MS INT64_C(1000000)
-
-static int64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
 
 static void sleep_ns(int64_t ns)
 {
@@ -239,16 +232,16 @@ static bool has_kernel(struct dc_sampler *s, uint32_t pid)
 /* As the watcher's loop does. */
 static void run_for(struct dc_sampler *s, int64_t ns)
 {
-	const int64_t until = now_ns() + ns;
+	const int64_t until = dc_now_ns() + ns;
 	struct pollfd p = {.fd = dc_sampler_fd(s), .events = POLLIN};
 	int64_t tick = 0;
 
-	while (now_ns() < until) {
+	while (dc_now_ns() < until) {
 		if (poll(&p, 1, 20) > 0)
 			dc_sampler_dispatch(s);
-		if (now_ns() - tick > 250 * MS) {
+		if (dc_now_ns() - tick > 250 * MS) {
 			dc_sampler_tick(s);
-			tick = now_ns();
+			tick = dc_now_ns();
 		}
 	}
 }
@@ -288,11 +281,11 @@ static void check_busy(const struct dc_sampler_config *config)
 		sleep_ns(MS);
 	assert_int_equal(dc_sampler_add(s, (uint32_t)pid), 0);
 	assert_int_equal(dc_sampler_add(s, (uint32_t)pid), 0); /* twice is once */
-	from = now_ns();
+	from = dc_now_ns();
 	atomic_store(&shared->go, 1);
 	while (!shared->used_ns[0])
 		run_for(s, 20 * MS);
-	to = now_ns();
+	to = dc_now_ns();
 	all = write_samples(s, (uint32_t)pid, from, to);
 	check(&all, from, to);
 	for
@@ -337,7 +330,7 @@ static void test_sleeping_thread(void **state)
 	struct dc_sampler *s = sampler(NULL);
 	CLEANUP(samples) struct samples all = {0};
 	pid_t pid = start(sleeper);
-	const int64_t from = now_ns();
+	const int64_t from = dc_now_ns();
 	unsigned outs, ins;
 	uint64_t stands_for = 0;
 
@@ -345,7 +338,7 @@ static void test_sleeping_thread(void **state)
 	assert_int_equal(dc_sampler_add(s, (uint32_t)pid), 0);
 	run_for(s, 1500 * MS);
 	all = write_samples(s, (uint32_t)pid, from, INT64_MAX);
-	check(&all, from, now_ns());
+	check(&all, from, dc_now_ns());
 	outs = count_of(&all, DC_SAMPLE_SWITCH_OUT, (uint32_t)pid) +
 	       count_of(&all, DC_SAMPLE_SWITCH_PREEMPT, (uint32_t)pid);
 	ins = count_of(&all, DC_SAMPLE_SWITCH_IN, (uint32_t)pid);
@@ -408,9 +401,9 @@ static void test_switches_are_tuned(void **state)
 		skip();
 	}
 	run_for(s, 2000 * MS);
-	from = now_ns();
+	from = dc_now_ns();
 	run_for(s, 2000 * MS);
-	seconds = (double)(now_ns() - from) / 1e9;
+	seconds = (double)(dc_now_ns() - from) / 1e9;
 	all = write_samples(s, (uint32_t)pid, from, INT64_MAX);
 	assert_in_range(count_of(&all, DC_SAMPLE_OFF, 0), (unsigned)(5 * seconds), (unsigned)(100 * seconds));
 	for
@@ -472,7 +465,7 @@ static void test_new_threads_and_children(void **state)
 	struct dc_sampler *s = sampler(&config);
 	CLEANUP(samples) struct samples own = {0}, child = {0};
 	pid_t pid = start(makes_threads_and_children);
-	const int64_t from = now_ns();
+	const int64_t from = dc_now_ns();
 
 	(void)state;
 	forked_pid = 0;
@@ -489,8 +482,8 @@ static void test_new_threads_and_children(void **state)
 		run_for(s, 20 * MS);
 	own = write_samples(s, (uint32_t)pid, from, INT64_MAX);
 	child = write_samples(s, forked_pid, from, INT64_MAX);
-	check(&own, from, now_ns());
-	check(&child, from, now_ns());
+	check(&own, from, dc_now_ns());
+	check(&child, from, dc_now_ns());
 	assert_in_range(count_of(&own, DC_SAMPLE_CPU, (uint32_t)shared->tids[1]), 70, 115); /* 200 ms at 499 Hz */
 	assert_in_range(count_of(&child, DC_SAMPLE_CPU, (uint32_t)shared->tids[2]), 70, 115);
 	end(pid, SIGKILL);
@@ -545,7 +538,7 @@ static void test_overwritten_ring_keeps_the_newest(void **state)
 	struct dc_sampler *s = sampler(&config);
 	CLEANUP(samples) struct samples all = {0};
 	pid_t pid = start(spinner);
-	const int64_t from = now_ns();
+	const int64_t from = dc_now_ns();
 	int64_t to, newest = 0;
 
 	(void)state;
@@ -553,7 +546,7 @@ static void test_overwritten_ring_keeps_the_newest(void **state)
 	run_for(s, 800 * MS);
 	kill(pid, SIGSTOP);
 	run_for(s, 50 * MS);
-	to = now_ns();
+	to = dc_now_ns();
 	all = write_samples(s, (uint32_t)pid, 0, INT64_MAX);
 	check(&all, from, to);
 	for
@@ -581,7 +574,7 @@ static void test_killed_process(void **state)
 	for (int i = 0; i < 500 && cpu_ns(used) < 200 * MS; i++) /* samples are of CPU time, and the host may have little */
 		run_for(s, 20 * MS);
 	end(pid, SIGKILL);
-	died = now_ns();
+	died = dc_now_ns();
 	dc_sampler_remove(s, (uint32_t)pid, 2000 * MS);
 	run_for(s, 200 * MS);
 	all = write_samples(s, (uint32_t)pid, 0, INT64_MAX);
@@ -603,7 +596,7 @@ static void test_host(void **state)
 	CLEANUP(samples) struct samples all = {0};
 	struct dc_sample_mode mode;
 	pid_t pid = start(one_busy_one_asleep);
-	int64_t from = now_ns();
+	int64_t from = dc_now_ns();
 
 	(void)state;
 	assert_int_equal(dc_sampler_add(s, (uint32_t)pid), 0);
@@ -617,7 +610,7 @@ static void test_host(void **state)
 	while (!shared->used_ns[0])
 		run_for(s, 20 * MS);
 	all = write_samples(s, (uint32_t)pid, from, INT64_MAX);
-	check(&all, from, now_ns());
+	check(&all, from, dc_now_ns());
 	for
 		each_sample(x, &all)
 		{
@@ -742,7 +735,7 @@ static void test_copies_are_tuned(void **state)
 	for (int i = 0; i < 4; i++)
 		dc_sampler_tune(s, 100);
 	assert_int_equal(copied_now(s, (uint32_t)pid), 4096);
-	from = now_ns();
+	from = dc_now_ns();
 	run_for(s, 200 * MS);
 	all = write_samples(s, (uint32_t)pid, from, INT64_MAX);
 	for
@@ -767,10 +760,10 @@ static void test_rate_is_raised(void **state)
 	assert_int_equal(clock_getcpuclockid(pid, &clock), 0);
 	assert_int_equal(dc_sampler_raise(s, (uint32_t)pid, 999, 1000 * MS), -ESRCH);
 	assert_int_equal(dc_sampler_add(s, (uint32_t)pid), 0);
-	from = now_ns();
+	from = dc_now_ns();
 	used = cpu_ns(clock);
 	run_for(s, 250 * MS);
-	raised = now_ns();
+	raised = dc_now_ns();
 	assert_int_equal(dc_sampler_raise(s, (uint32_t)pid, 999, 200 * MS), 0);
 	assert_int_equal(dc_sampler_raise(s, (uint32_t)pid, 9, 100 * MS), 0); /* neither less nor shorter */
 	dc_sampler_mode(s, (uint32_t)pid, &mode);

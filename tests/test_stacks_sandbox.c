@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "persist/stacks/filter.h"
+#include "ipc/now.h"
 #include "persist/stacks/sandbox.h"
 
 #define SECOND INT64_C(1000000000)
@@ -44,14 +45,6 @@ static struct result run_in(const struct dc_sandbox *limits, int (*work)(void *a
 
 	got.r = dc_sandbox_run(limits, work, arg, room, &got.bytes, &got.size, &got.signal);
 	return got;
-}
-
-static int64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * SECOND + t.tv_nsec;
 }
 
 static unsigned open_descriptors(void)
@@ -445,15 +438,15 @@ static void test_endless(void **state)
 {
 	/* An endless loop ends when the time is over, and what was written before is there. */
 	const struct dc_sandbox brief = {.time_ns = SECOND / 5};
-	int64_t before = now_ns();
+	int64_t before = dc_now_ns();
 	struct result got = run_in(&brief, spin, NULL, ROOM);
 
 	(void)state;
 	assert_int_equal(got.r, -ETIMEDOUT);
 	assert_int_equal(got.size, 6);
 	assert_memory_equal(got.bytes, "before", 6);
-	assert_true(now_ns() - before >= SECOND / 5);
-	assert_true(now_ns() - before < 5 * SECOND);
+	assert_true(dc_now_ns() - before >= SECOND / 5);
+	assert_true(dc_now_ns() - before < 5 * SECOND);
 	free(got.bytes);
 }
 
@@ -625,9 +618,9 @@ static void test_one_does_not_wait_for_another(void **state)
 	assert_int_equal(pipe(fds), 0);
 	assert_int_equal(pthread_create(&other, NULL, spin_a_while, NULL), 0);
 	for (unsigned i = 0; i < 20; i++) {
-		before = now_ns();
+		before = dc_now_ns();
 		free(run_in(&usual, write_pattern, &(size_t){100}, ROOM).bytes);
-		assert_true(now_ns() - before < SECOND * 9 / 10);
+		assert_true(dc_now_ns() - before < SECOND * 9 / 10);
 	}
 	pthread_join(other, NULL);
 	close(fds[0]);

@@ -35,6 +35,7 @@
 #include <unistd.h>
 
 #include "ipc/registers.h"
+#include "ipc/now.h"
 #include "tests/memory_writer.h"
 #include "trigger/proc.h"
 #include "trigger/threads.h"
@@ -58,14 +59,6 @@ static struct shared {
 	_Atomic uint64_t at[THREADS_MAX]; /* addresses of marks */
 } *shared;
 
-static int64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
-
 static void nap(long ms)
 {
 	const struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000};
@@ -75,8 +68,8 @@ static void nap(long ms)
 
 static void wait_ready(uint32_t count)
 {
-	for (int64_t until = now_ns() + INT64_C(30000000000); atomic_load(&shared->ready) < count;) {
-		assert_true(now_ns() < until);
+	for (int64_t until = dc_now_ns() + INT64_C(30000000000); atomic_load(&shared->ready) < count;) {
+		assert_true(dc_now_ns() < until);
 		nap(1);
 	}
 }
@@ -215,8 +208,8 @@ static char state_of(pid_t pid)
 
 static void until_state(pid_t pid, char state)
 {
-	for (int64_t until = now_ns() + INT64_C(10000000000); state_of(pid) != state;) {
-		assert_true(now_ns() < until);
+	for (int64_t until = dc_now_ns() + INT64_C(10000000000); state_of(pid) != state;) {
+		assert_true(dc_now_ns() < until);
 		nap(1);
 	}
 }
@@ -267,7 +260,7 @@ static void test_deadlocked(void **state)
 		assert_true(f->state.args[0] % 4 == 0 && f->state.args[0]);
 		assert_non_null(strstr(f->state.wchan, "futex"));
 		assert_string_equal(f->state.comm, "test_threads_st");
-		assert_true(f->s.monotonic_ns <= now_ns() && f->s.monotonic_ns > now_ns() - BUDGET_NS);
+		assert_true(f->s.monotonic_ns <= dc_now_ns() && f->s.monotonic_ns > dc_now_ns() - BUDGET_NS);
 	}
 	assert_true(t.stopped_median_ns <= t.stopped_max_ns);
 	assert_true(t.took_ns >= t.stopped_max_ns);
@@ -301,7 +294,7 @@ static void test_stopped(void **state)
 		assert_int_equal(atomic_load(&shared->woken), 0);
 	}
 	kill(pid, SIGCONT);
-	for (int64_t until = now_ns() + INT64_C(10000000000); !atomic_load(&shared->woken) && now_ns() < until;)
+	for (int64_t until = dc_now_ns() + INT64_C(10000000000); !atomic_load(&shared->woken) && dc_now_ns() < until;)
 		nap(1);
 	until_state(pid, 'T'); /* the next SIGSTOP of its own */
 	assert_int_equal(atomic_load(&shared->woken), 1);
@@ -540,7 +533,7 @@ static void test_ends_midway(void **state)
 		pid_t pid = child_start(work_churning), killer;
 		struct dc_threads_totals t = {0};
 		uint64_t start = start_time_of(pid);
-		const int64_t began = now_ns();
+		const int64_t began = dc_now_ns();
 		int r = 0;
 
 		wait_ready(3);
@@ -552,7 +545,7 @@ static void test_ends_midway(void **state)
 			kill(pid, SIGKILL);
 			_exit(0);
 		}
-		while (r == 0 && now_ns() - began < INT64_C(20000000000)) {
+		while (r == 0 && dc_now_ns() - began < INT64_C(20000000000)) {
 			memory_writer_reset(&writer);
 			r = dc_threads_write((uint32_t)pid, start, 5, BUDGET_NS, &writer, &t);
 			read_samples();
@@ -560,7 +553,7 @@ static void test_ends_midway(void **state)
 				break;
 		}
 		assert_true(r == 0 || r == -ESRCH);
-		assert_true(now_ns() - began < INT64_C(20000000000));
+		assert_true(dc_now_ns() - began < INT64_C(20000000000));
 		assert_int_equal(waitpid(killer, NULL, 0), killer);
 		child_kill(pid);
 	}
@@ -585,16 +578,16 @@ static const int64_t sleep_ns = INT64_C(1500000000);
 
 static bool took_its_time(int64_t began)
 {
-	return now_ns() - began >= sleep_ns;
+	return dc_now_ns() - began >= sleep_ns;
 }
 
 static void *in_nanosleep(void *arg)
 {
 	const struct timespec t = {.tv_sec = sleep_ns / 1000000000, .tv_nsec = sleep_ns % 1000000000};
-	int64_t began = now_ns();
+	int64_t began = dc_now_ns();
 	STAND((uintptr_t)arg);
 	int r = nanosleep(&t, NULL);
-	judge(r < 0 && errno == EINTR, r == 0 && took_its_time(began) && now_ns() - began < 3 * sleep_ns);
+	judge(r < 0 && errno == EINTR, r == 0 && took_its_time(began) && dc_now_ns() - began < 3 * sleep_ns);
 	return NULL;
 }
 
@@ -610,20 +603,20 @@ static void *in_poll(void *arg)
 static void *in_poll_timed(void *arg)
 {
 	struct pollfd p = {.fd = quiet_socket[0], .events = POLLIN};
-	int64_t began = now_ns();
+	int64_t began = dc_now_ns();
 	STAND((uintptr_t)arg);
 	int r = poll(&p, 1, (int)(sleep_ns / 1000000));
-	judge(r < 0 && errno == EINTR, r == 0 && took_its_time(began) && now_ns() - began < 3 * sleep_ns);
+	judge(r < 0 && errno == EINTR, r == 0 && took_its_time(began) && dc_now_ns() - began < 3 * sleep_ns);
 	return NULL;
 }
 
 static void *in_select(void *arg)
 {
 	struct timeval t = {.tv_sec = sleep_ns / 1000000000, .tv_usec = sleep_ns % 1000000000 / 1000};
-	int64_t began = now_ns();
+	int64_t began = dc_now_ns();
 	STAND((uintptr_t)arg);
 	int r = select(0, NULL, NULL, NULL, &t);
-	judge(r < 0 && errno == EINTR, r == 0 && took_its_time(began) && now_ns() - began < 3 * sleep_ns);
+	judge(r < 0 && errno == EINTR, r == 0 && took_its_time(began) && dc_now_ns() - began < 3 * sleep_ns);
 	return NULL;
 }
 
@@ -641,7 +634,7 @@ static void *in_epoll(void *arg)
 static void *in_epoll_timed(void *arg)
 {
 	struct epoll_event e;
-	int64_t began = now_ns();
+	int64_t began = dc_now_ns();
 	int fd = epoll_create1(0);
 	STAND((uintptr_t)arg);
 	int r = epoll_wait(fd, &e, 1, (int)(sleep_ns / 1000000));
@@ -653,10 +646,10 @@ static void *in_futex(void *arg)
 {
 	static uint32_t word;
 	const struct timespec t = {.tv_sec = sleep_ns / 1000000000, .tv_nsec = sleep_ns % 1000000000};
-	int64_t began = now_ns();
+	int64_t began = dc_now_ns();
 	STAND((uintptr_t)arg);
 	long r = syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 0, &t, NULL, 0);
-	judge(r < 0 && errno == EINTR, r < 0 && errno == ETIMEDOUT && took_its_time(began) && now_ns() - began < 3 * sleep_ns);
+	judge(r < 0 && errno == EINTR, r < 0 && errno == ETIMEDOUT && took_its_time(began) && dc_now_ns() - began < 3 * sleep_ns);
 	return NULL;
 }
 
@@ -672,7 +665,7 @@ static void *in_read(void *arg)
 static void *in_recv_timed(void *arg)
 {
 	const struct timeval t = {.tv_sec = sleep_ns / 1000000000, .tv_usec = sleep_ns % 1000000000 / 1000};
-	int64_t began = now_ns();
+	int64_t began = dc_now_ns();
 	char byte;
 	setsockopt(quiet_socket[1], SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t));
 	STAND((uintptr_t)arg);
@@ -684,7 +677,7 @@ static void *in_recv_timed(void *arg)
 static void *in_sigtimedwait(void *arg)
 {
 	const struct timespec t = {.tv_sec = sleep_ns / 1000000000, .tv_nsec = sleep_ns % 1000000000};
-	int64_t began = now_ns();
+	int64_t began = dc_now_ns();
 	sigset_t set;
 	sigemptyset(&set);
 	sigaddset(&set, SIGRTMIN + 3);
@@ -699,7 +692,7 @@ static void *in_semop(void *arg)
 {
 	const struct timespec t = {.tv_sec = sleep_ns / 1000000000, .tv_nsec = sleep_ns % 1000000000};
 	struct sembuf down = {.sem_op = -1};
-	int64_t began = now_ns();
+	int64_t began = dc_now_ns();
 	int id = semget(IPC_PRIVATE, 1, 0600);
 	STAND((uintptr_t)arg);
 	int r = semtimedop(id, &down, 1, &t);
@@ -740,8 +733,8 @@ static void test_waits_go_on(void **state)
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, quiet_socket), 0);
 	pid = child_start(work_waiting);
 	wait_ready(WAITS);
-	began = now_ns();
-	for (unsigned k = 0; now_ns() - began < sleep_ns * 2 / 3; k++) {
+	began = dc_now_ns();
+	for (unsigned k = 0; dc_now_ns() - began < sleep_ns * 2 / 3; k++) {
 		struct dc_threads_totals t = take(pid);
 
 		if (k == 0)
@@ -811,7 +804,7 @@ static void test_signals_pass(void **state)
 		taken += take(pid).taken;
 	assert_int_equal(taken, 1000);
 	assert_int_equal(waitpid(sender, &status, 0), sender);
-	for (int64_t until = now_ns() + INT64_C(10000000000); atomic_load(&shared->handled) < 1000 && now_ns() < until;)
+	for (int64_t until = dc_now_ns() + INT64_C(10000000000); atomic_load(&shared->handled) < 1000 && dc_now_ns() < until;)
 		nap(1);
 	assert_int_equal(atomic_load(&shared->handled), 1000);
 	assert_int_equal(atomic_load(&shared->sum), 500500);
@@ -837,8 +830,8 @@ static void test_handlers_interrupt(void **state)
 		}
 		take(pid);
 		assert_int_equal(waitpid(sender, NULL, 0), sender);
-		for (int64_t until = now_ns() + INT64_C(10000000000);
-		     atomic_load(&shared->interrupted) < i && now_ns() < until;)
+		for (int64_t until = dc_now_ns() + INT64_C(10000000000);
+		     atomic_load(&shared->interrupted) < i && dc_now_ns() < until;)
 			sched_yield();
 		assert_int_equal(atomic_load(&shared->handled), i);
 		assert_int_equal(atomic_load(&shared->interrupted), i);

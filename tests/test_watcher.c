@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "persist/stacks/stacks.h"
+#include "ipc/now.h"
 #include "watching.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -43,14 +44,6 @@ static int teardown(void **state)
 	(void)state;
 	watching_end(&t);
 	return 0;
-}
-
-static int64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * SECOND + ts.tv_nsec;
 }
 
 static struct dc_control_status status_of(struct watching *w)
@@ -272,14 +265,14 @@ static void test_after_is_in_the_capture(void **state)
 {
 	/* Events of the time after the trigger are in the capture, each once. */
 	struct dc_capture *c;
-	const int64_t began = now_ns();
+	const int64_t began = dc_now_ns();
 
 	(void)state;
 	watching_start(&t);
 	GUEST(&t, true, WAITING); /* 100 events a second */
 	usleep(200000);
 	assert_int_equal(watching_trigger_all(&t, "x", 0, SECOND).last.error, 0);
-	assert_true(now_ns() - began > SECOND);
+	assert_true(dc_now_ns() - began > SECOND);
 	c = watching_capture(&t, 0);
 	assert_in_range(events_of(c, 0), 80, 160);
 	dc_capture_close(c);
@@ -297,9 +290,9 @@ static void test_stopped_process(void **state)
 	pid = GUEST(&t, true, "burst", "100", "say", "ready", "hang");
 	usleep(100000);
 	kill(pid, SIGSTOP);
-	began = now_ns();
+	began = dc_now_ns();
 	assert_int_equal(watching_trigger_all(&t, "stuck", 0, 0).last.error, 0);
-	assert_true(now_ns() - began < 300 * SECOND / 1000);
+	assert_true(dc_now_ns() - began < 300 * SECOND / 1000);
 	c = watching_capture(&t, 0);
 	assert_int_equal(events_of(c, 0), 201);
 	dc_capture_close(c);

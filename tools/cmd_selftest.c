@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "persist/writer.h"
+#include "ipc/now.h"
 #include "tools/checks.h"
 #include "tools/commands.h"
 #include "tools/open.h"
@@ -47,14 +48,6 @@ struct selftest {
 	struct dc_ring *ring;
 	struct dc_ring_trigger trigger;
 };
-
-static int64_t monotonic_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
-}
 
 /* tmpfs as in life; where there is none, an ordinary directory will do for a test. */
 static int make_dirs(struct selftest *t)
@@ -334,14 +327,14 @@ static int selftest_run(const void *options, const struct operands *operands)
 							  step_capture, step_settle, step_read};
 	const struct selftest_options *o = options;
 	CLEANUP(selftest) struct selftest t = {.done_fd = -1};
-	int64_t start = monotonic_ns(), took;
+	int64_t start = dc_now_ns(), took;
 	int r = 0;
 
 	(void)operands;
 	checks_init(&t.checks, o->json);
 	for (unsigned i = 0; r == 0 && i < sizeof(steps) / sizeof(steps[0]); i++)
 		r = steps[i](&t);
-	took = monotonic_ns() - start;
+	took = dc_now_ns() - start;
 	if (took <= GOOD_NS)
 		checks_add(&t.checks, "time", CHECK_OK, NULL, NULL, "%s", text_span(took).s);
 	else

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "tools/advice.h"
+#include "ipc/now.h"
 #include "tools/commands.h"
 #include "tools/json.h"
 #include "tools/ringlist.h"
@@ -45,14 +46,6 @@ struct seen {
 	int error; /* -errno of the look; the ring may be truncated */
 };
 
-static int64_t monotonic_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
-}
-
 static void sleep_until(int64_t at_ns)
 {
 	struct timespec t = {.tv_sec = at_ns / 1000000000, .tv_nsec = at_ns % 1000000000};
@@ -63,7 +56,7 @@ static void sleep_until(int64_t at_ns)
 
 static void look_twice(const struct ring_list *list, int64_t interval, struct seen *seen)
 {
-	int64_t start = monotonic_ns();
+	int64_t start = dc_now_ns();
 
 	for (unsigned i = 0; i < list->count; i++) {
 		seen[i].listed = &list->rings[i];

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "ipc/cleanup.h"
+#include "ipc/now.h"
 #include "persist/stacks/stacks.h"
 #include "tools/command.h"
 
@@ -23,14 +24,6 @@
 #define ID_TEXT_BYTES 49
 
 extern char **environ;
-
-static int64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
-}
 
 static int start(const char *id, int *ret_out, pid_t *ret_pid)
 {
@@ -62,7 +55,7 @@ static size_t read_path(int fd, int64_t until_ns, char *ret_path, size_t size)
 
 	while (n + 1 < size) {
 		struct pollfd p = {.fd = fd, .events = POLLIN};
-		const int64_t left_ms = (until_ns - now_ns()) / 1000000;
+		const int64_t left_ms = (until_ns - dc_now_ns()) / 1000000;
 		ssize_t got;
 
 		if (left_ms <= 0 || poll(&p, 1, (int)left_ms) <= 0)
@@ -158,7 +151,7 @@ static int fetch_process(struct dc_capture *c, unsigned process, int64_t until_n
 int debuginfod_fetch(struct dc_capture *c, int64_t time_ns, struct fetched *ret_fetched)
 {
 	const char *urls = getenv("DEBUGINFOD_URLS");
-	const int64_t until_ns = now_ns() + time_ns;
+	const int64_t until_ns = dc_now_ns() + time_ns;
 	int r;
 
 	if (!urls || !*urls)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "ipc/cleanup.h"
+#include "ipc/now.h"
 #include "tools/command.h"
 #include "tools/top.h"
 
@@ -79,18 +80,10 @@ static void draw(const struct top_rows *t, const char *sort)
 	fflush(stdout);
 }
 
-static int64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
-}
-
 /* A key, or -1 when the time is up or a signal came. */
 static int key_until(int64_t until_ns, const sigset_t *waiting)
 {
-	const int64_t left = until_ns - now_ns();
+	const int64_t left = until_ns - dc_now_ns();
 	const struct timespec t = {.tv_sec = left / 1000000000, .tv_nsec = left % 1000000000};
 	struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
 	unsigned char key;
@@ -109,7 +102,7 @@ static void top_loop(const struct ring_filter *filter, const char *sort, int64_t
 	struct top_rows rows = {0};
 
 	while (!ending) {
-		const int64_t until = now_ns() + interval_ns;
+		const int64_t until = dc_now_ns() + interval_ns;
 		int key;
 
 		top_rows_cleanup(&rows);
@@ -119,9 +112,9 @@ static void top_loop(const struct ring_filter *filter, const char *sort, int64_t
 			key = key_until(until, waiting);
 			if (key == 'q' || key == 'Q')
 				ending = SIGINT;
-			if (key < 0 && !ending && now_ns() < until)
+			if (key < 0 && !ending && dc_now_ns() < until)
 				draw(&rows, sort); /* another size */
-		} while (!ending && !top_sort_key(key) && now_ns() < until);
+		} while (!ending && !top_sort_key(key) && dc_now_ns() < until);
 		sort = key > 0 && top_sort_key(key) ? top_sort_key(key) : sort;
 	}
 	top_rows_cleanup(&rows);

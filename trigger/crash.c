@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "ipc/registers.h"
+#include "ipc/round.h"
 
 static bool in_range(const struct dc_ring *ring, const struct dc_ring_crash *c)
 {
@@ -49,11 +50,6 @@ void dc_crash_fini(struct dc_crash *c)
 	free(TAKE(c->stack));
 }
 
-static size_t round8(size_t n)
-{
-	return (n + 7) & ~(size_t)7;
-}
-
 /* The record of a SAMPLES block. @room: how much stack would have been copied. Caller frees. */
 static uint8_t *sample_of(const struct dc_crash *c, uint64_t room, size_t *ret_bytes)
 {
@@ -64,7 +60,7 @@ static uint8_t *sample_of(const struct dc_crash *c, uint64_t room, size_t *ret_b
 					     .sender_pid = h->sender_pid,
 					     .sender_uid = h->sender_uid};
 	const size_t regs = sizeof(struct dc_sample), stack = regs + h->reg_count * sizeof(h->regs[0]),
-		     extra = stack + round8(h->stack_bytes), bytes = extra + sizeof(state);
+		     extra = stack + dc_round8(h->stack_bytes), bytes = extra + sizeof(state);
 	const struct dc_sample s = {.bytes = (uint32_t)bytes,
 				    .kind = DC_SAMPLE_CRASH,
 				    .flags = h->stack_bytes < room ? 0 : DC_SAMPLE_STACK_CUT,

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "ipc/cleanup.h"
+#include "ipc/now.h"
 
 static struct {
 	pthread_mutex_t lock;
@@ -31,14 +32,6 @@ static void unlock(void)
 static void set_up(void)
 {
 	pthread_atfork(lock, unlock, unlock);
-}
-
-static int64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
 }
 
 static void file_free(struct dc_file *f)
@@ -150,7 +143,7 @@ void dc_files_put(struct dc_file *f)
 	lock();
 	homeless = --f->refs == 0 && f->fd < 0;
 	if (f->refs == 0)
-		f->unused_ns = now_ns();
+		f->unused_ns = dc_now_ns();
 	unlock();
 	if (homeless)
 		file_free(f);

@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ipc/now.h"
 #include "trigger/proc.h"
 
 #define TEXT_BYTES (64u << 10)
@@ -58,14 +59,6 @@ struct dc_maps {
 	uint32_t room;
 	struct mapping *mappings; /* in the order they were seen */
 };
-
-static int64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
 
 /* relaxed, both: the lock is what orders; who asks without it and misses a wish sees it at the next look */
 static void want(struct dc_maps *m, bool yes)
@@ -497,7 +490,7 @@ static int look(struct dc_maps *m, uint32_t pid, uint64_t start_time, int64_t no
 
 int dc_maps_look(struct dc_maps *m, uint32_t pid, uint64_t start_time)
 {
-	const int64_t began = now_ns();
+	const int64_t began = dc_now_ns();
 	int r;
 
 	if (!m)
@@ -507,7 +500,7 @@ int dc_maps_look(struct dc_maps *m, uint32_t pid, uint64_t start_time)
 	pthread_mutex_unlock(&m->lock);
 	r = look(m, pid, start_time, began);
 	pthread_mutex_lock(&m->lock);
-	m->due_ns = began + (now_ns() - began) * LOOK_SHARE;
+	m->due_ns = began + (dc_now_ns() - began) * LOOK_SHARE;
 	pthread_mutex_unlock(&m->lock);
 	return r;
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "ipc/ring_check.h"
+#include "ipc/round.h"
 #include "trigger/death.h"
 #include "trigger/glance.h"
 #include "trigger/proc.h"
@@ -427,11 +428,6 @@ int dc_ring_trigger(const struct dc_ring *ring, uint64_t seq, struct dc_ring_tri
 	return 0;
 }
 
-static size_t round8(size_t n)
-{
-	return (n + 7) & ~(size_t)7;
-}
-
 /* Where each part of the payload begins; the order is DC_BLOCK_TABLES's. */
 struct parts {
 	size_t header, sites, strings, modules, lanes, triggers, end;
@@ -443,7 +439,7 @@ static struct parts parts_of(const struct dc_tables_block *c)
 
 	p.sites = p.header + sizeof(struct dc_ring_header);
 	p.strings = p.sites + c->site_count * sizeof(struct dc_ring_site);
-	p.modules = p.strings + round8(c->strings_bytes);
+	p.modules = p.strings + dc_round8(c->strings_bytes);
 	p.lanes = p.modules + c->module_count * sizeof(struct dc_ring_module);
 	p.triggers = p.lanes + c->lane_count * sizeof(struct dc_ring_lane);
 	p.end = p.triggers + c->trigger_count * sizeof(struct dc_ring_trigger);

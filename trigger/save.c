@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "ipc/now.h"
 #include "trigger/crash.h"
 #include "trigger/guest_samples.h"
 #include "trigger/threads.h"
@@ -17,14 +18,6 @@
 #define NAME_TRIES 10u
 #define CRASH_WAITS_NS 30000000 /* of the 50 ms that a dying process gives us */
 #define THREADS_FEW 64u /* stopped and copied within some milliseconds */
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 int dc_save_new(const struct dc_incident *incident, const struct dc_save_output *output,
 		struct dc_save **ret_save)
@@ -285,7 +278,7 @@ int dc_save_first(struct dc_save *s)
 {
 	int r = open_dir(s);
 
-	s->began_ns = now_ns();
+	s->began_ns = dc_now_ns();
 	if (s->capture_id[0] == 0 && getrandom(s->capture_id, sizeof(s->capture_id), 0) < 0)
 		return -errno;
 	if (r == 0)
@@ -445,7 +438,7 @@ int dc_save_last(struct dc_save *s, bool again)
 		return r;
 	s->written_bytes = dc_writer_written(s->writer);
 	r = dc_writer_close(TAKE(s->writer), true);
-	s->durable_ns = now_ns() - s->began_ns;
+	s->durable_ns = dc_now_ns() - s->began_ns;
 	dc_save_abort(
 		s); /* nothing of the file is left to remove: only snapshots and the directory are let go */
 	return r;

@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "ipc/now.h"
+
 #define RUN_BYTES_MAX (1u << 20)
 #define AHEAD_NS UINT64_C(100000000) /* of recycling that a copy wants to be ahead: disks pause as long */
 #define AHEAD_CHUNKS 64u
@@ -50,14 +52,6 @@ struct dc_snapshot {
 	struct dc_snapshot_totals totals;
 };
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 int dc_snapshot_new(struct dc_ring *ring, uint32_t process, uint64_t from_units, uint64_t to_units,
 		    struct dc_snapshot **ret_snapshot)
 {
@@ -96,18 +90,18 @@ void dc_snapshot_free(struct dc_snapshot *s)
 
 static void read_ring(struct dc_snapshot *s, void *to, size_t bytes, uint64_t offset)
 {
-	uint64_t began = now_ns();
+	uint64_t began = dc_now_ns();
 
 	s->totals.truncated |= !dc_ring_read(s->ring, to, bytes, offset);
-	s->totals.copy_ns += now_ns() - began;
+	s->totals.copy_ns += dc_now_ns() - began;
 }
 
 static void read_entries(struct dc_snapshot *s, struct dc_chunk_entry *to, uint32_t first, uint32_t count)
 {
-	uint64_t began = now_ns();
+	uint64_t began = dc_now_ns();
 
 	s->totals.truncated |= !dc_ring_states(s->ring, to, first, count);
-	s->totals.copy_ns += now_ns() - began;
+	s->totals.copy_ns += dc_now_ns() - began;
 }
 
 /*
@@ -417,7 +411,7 @@ static void drop_gone(struct dc_snapshot *s, uint32_t first)
  */
 static void keep_ahead(struct dc_snapshot *s, struct dc_writer *w, uint32_t first, uint32_t passed)
 {
-	const uint64_t took = now_ns() - s->planned_ns + 1;
+	const uint64_t took = dc_now_ns() - s->planned_ns + 1;
 	struct dc_ring_look look;
 	uint64_t claims, ahead;
 
@@ -509,7 +503,7 @@ static int pass(struct dc_snapshot *s, struct dc_writer *w)
 		return r;
 	s->passes++;
 	s->planned_hand = look.hand;
-	s->planned_ns = now_ns();
+	s->planned_ns = dc_now_ns();
 	read_table(s, look.chunks_grown);
 	plan(s, &look);
 	announce(s, w);
@@ -519,14 +513,14 @@ static int pass(struct dc_snapshot *s, struct dc_writer *w)
 
 int dc_snapshot_pass(struct dc_snapshot *s, struct dc_writer *w)
 {
-	uint64_t began = now_ns();
+	uint64_t began = dc_now_ns();
 	int r;
 
 	hold(s);
 	r = pass(s, w);
 	if (s->ring->writable)
 		dc_ring_set_hold(s->ring, 0, 0);
-	s->totals.took_ns += now_ns() - began;
+	s->totals.took_ns += dc_now_ns() - began;
 	return r;
 }
 

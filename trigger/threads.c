@@ -25,7 +25,9 @@
 #include <unistd.h>
 
 #include "ipc/cleanup.h"
+#include "ipc/now.h"
 #include "ipc/registers.h"
+#include "ipc/round.h"
 #include "trigger/proc.h"
 
 #define SPIN_NS INT64_C(200000) /* a thread that gets a CPU stops within some 10 µs; for one that does not nobody waits */
@@ -76,14 +78,6 @@ struct taking {
 	struct dc_threads_totals totals;
 	int result;
 };
-
-static int64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
 
 __attribute__((format(printf, 2, 3))) static void say_why(struct taking *t, const char *format, ...)
 {
@@ -201,11 +195,6 @@ static void flush(struct taking *t)
 	t->block_bytes = 0;
 }
 
-static size_t round8(size_t n)
-{
-	return (n + 7) & ~(size_t)7;
-}
-
 /* Room for @bytes in the block being filled. */
 static uint8_t *room_for(struct taking *t, size_t bytes)
 {
@@ -228,8 +217,8 @@ static uint8_t *room_for(struct taking *t, size_t bytes)
 static uint8_t *append(uint8_t *at, const void *bytes, size_t n)
 {
 	memcpy(at, bytes, n);
-	memset(at + n, 0, round8(n) - n);
-	return at + round8(n);
+	memset(at + n, 0, dc_round8(n) - n);
+	return at + dc_round8(n);
 }
 
 /* @c: NULL when nothing could be copied. */
@@ -239,12 +228,12 @@ static void write_sample(struct taking *t, const struct thread *th, const struct
 		.kind = DC_SAMPLE_THREAD,
 		.tid = th->own_tid,
 		.cpu = th->cpu,
-		.monotonic_ns = c ? c->at_ns : now_ns(),
+		.monotonic_ns = c ? c->at_ns : dc_now_ns(),
 		.reg_count = c ? c->reg_count : 0,
 		.stack_bytes = c ? c->stack_bytes : 0,
 		.extra_bytes = sizeof(th->state),
 	};
-	size_t bytes = sizeof(s) + s.reg_count * sizeof(uint64_t) + round8(s.stack_bytes) + round8(s.extra_bytes);
+	size_t bytes = sizeof(s) + s.reg_count * sizeof(uint64_t) + dc_round8(s.stack_bytes) + dc_round8(s.extra_bytes);
 	uint8_t *at = room_for(t, bytes);
 
 	if (!at)
@@ -351,10 +340,10 @@ static int get_regs(uint32_t tid, machine_regs *ret_regs)
  */
 static int wait_stopped(uint32_t tid, machine_regs *ret_regs)
 {
-	const int64_t until = now_ns() + SPIN_NS;
+	const int64_t until = dc_now_ns() + SPIN_NS;
 	int r;
 
-	while ((r = get_regs(tid, ret_regs)) == -ESRCH && now_ns() < until)
+	while ((r = get_regs(tid, ret_regs)) == -ESRCH && dc_now_ns() < until)
 		sched_yield();
 	return r;
 }
@@ -413,7 +402,7 @@ static void copy_and_let_go(struct taking *t, struct thread *th, const machine_r
 {
 	struct copy *c = &t->copy;
 
-	c->at_ns = now_ns();
+	c->at_ns = dc_now_ns();
 	c->reg_count = 0;
 	c->stack_bytes = 0;
 	if (supported == 0) {
@@ -424,7 +413,7 @@ static void copy_and_let_go(struct taking *t, struct thread *th, const machine_r
 		let_wait_again(th->tid, m);
 	}
 	ptrace(PTRACE_DETACH, th->tid, NULL, (void *)(uintptr_t)held_signal(th->tid));
-	th->state.stopped_ns = (uint64_t)(now_ns() - since_ns);
+	th->state.stopped_ns = (uint64_t)(dc_now_ns() - since_ns);
 	t->held_ns[t->totals.taken++] = th->state.stopped_ns;
 	th->state.taken = supported == 0;
 	if (supported < 0)
@@ -439,7 +428,7 @@ static void take_late(struct taking *t)
 
 	for (uint32_t i = 0; i < t->late_count; i++) {
 		struct thread *th = &t->late[i];
-		const int64_t now = now_ns();
+		const int64_t now = dc_now_ns();
 		machine_regs m;
 		int r = get_regs(th->tid, &m);
 
@@ -455,7 +444,7 @@ static void take_late(struct taking *t)
 
 static bool time_left(const struct taking *t)
 {
-	return t->result == 0 && now_ns() - t->began_ns < t->budget_ns;
+	return t->result == 0 && dc_now_ns() - t->began_ns < t->budget_ns;
 }
 
 /* Where all CPUs are busy threads need their turn to stop. Those in D state may need for ever: nobody waits for them. */
@@ -513,7 +502,7 @@ static bool stop_and_copy(struct taking *t, struct thread *th)
 
 	if (seize(t, th) < 0)
 		return false;
-	asked = now_ns();
+	asked = dc_now_ns();
 	if (ptrace(PTRACE_INTERRUPT, th->tid, NULL, NULL) < 0)
 		return false;
 	r = wait_stopped(th->tid, &m);
@@ -533,7 +522,7 @@ static void take_one(struct taking *t, uint32_t tid)
 {
 	struct thread th = {.tid = tid, .own_tid = tid, .cpu = UINT32_MAX, .state.syscall = DC_SYSCALL_UNKNOWN};
 
-	if (now_ns() - t->began_ns < 2 * t->budget_ns && look_at(t, &th) < 0)
+	if (dc_now_ns() - t->began_ns < 2 * t->budget_ns && look_at(t, &th) < 0)
 		return; /* it ended */
 	t->totals.threads++;
 	if (!time_left(t))
@@ -634,7 +623,7 @@ static void sum_up(struct taking *t)
 		s->stopped_median_ns = t->held_ns[s->taken / 2];
 		s->stopped_max_ns = t->held_ns[s->taken - 1];
 	}
-	s->took_ns = (uint64_t)(now_ns() - t->began_ns);
+	s->took_ns = (uint64_t)(dc_now_ns() - t->began_ns);
 }
 
 static int take_all(struct taking *t)
@@ -699,7 +688,7 @@ int dc_threads_write(uint32_t pid, uint64_t start_time, uint32_t process, int64_
 		.start_time = start_time,
 		.process = process,
 		.budget_ns = budget_ns,
-		.began_ns = now_ns(),
+		.began_ns = dc_now_ns(),
 		.writer = w,
 		.task_fd = -1,
 	};

@@ -10,6 +10,8 @@
 #include <sys/eventfd.h>
 #include <time.h>
 
+#include "ipc/now.h"
+
 #define REPORTS_MAX (4 * DC_WORKER_JOBS_MAX)
 #define DEATHS_MAX 64u
 
@@ -57,14 +59,6 @@ struct dc_worker {
 	uint32_t report_first;
 	uint32_t report_count;
 };
-
-static int64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
 
 static void report(struct dc_worker *w, const struct job *job, enum dc_worker_outcome outcome, int error)
 {
@@ -127,7 +121,7 @@ static void try_later(struct dc_worker *w, struct job *job, int error)
 		report(w, job, DC_WORKER_RETRY, error);
 	job->retried = true;
 	job->state = JOB_QUEUED;
-	job->due_ns = now_ns() + w->retry_ns;
+	job->due_ns = dc_now_ns() + w->retry_ns;
 }
 
 static void apply_deaths(struct job *job)
@@ -238,7 +232,7 @@ static void *work(void *arg)
 
 	pthread_mutex_lock(&w->lock);
 	for (;;) {
-		struct job *job = next_job(w, now_ns(), &due_ns);
+		struct job *job = next_job(w, dc_now_ns(), &due_ns);
 
 		if (job && job->state == JOB_QUEUED)
 			first_pass(w, job);
@@ -343,7 +337,7 @@ int dc_worker_submit(struct dc_worker *w, struct dc_save *save, int64_t after_ns
 	job = free_job(w);
 	if (job) {
 		*job = (struct job){.id = w->next_id++, .state = JOB_QUEUED, .save = save};
-		job->after_until_ns = after_ns ? now_ns() + after_ns : 0;
+		job->after_until_ns = after_ns ? dc_now_ns() + after_ns : 0;
 		*ret_job = job->id;
 		pthread_cond_signal(&w->changed);
 	}
@@ -370,7 +364,7 @@ static void fold_into(struct job *job, int64_t after_ns, uint32_t severity)
 {
 	struct dc_incident reached = {.clock = job->save->incident.clock,
 				      .tick_shift = job->save->incident.tick_shift};
-	const int64_t until_ns = now_ns() + after_ns;
+	const int64_t until_ns = dc_now_ns() + after_ns;
 
 	if (dc_incident_extend(&reached, job->save->members[0].ring, after_ns) == 0 &&
 	    reached.to_units > job->to_units)

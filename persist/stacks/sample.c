@@ -5,11 +5,7 @@
 #include <string.h>
 
 #include "ipc/registers.h"
-
-static uint64_t round8(uint64_t n)
-{
-	return (n + 7) & ~UINT64_C(7);
-}
+#include "ipc/round.h"
 
 int dc_sample_at(const void *at, size_t bytes, struct dc_sample_parts *ret_parts)
 {
@@ -21,8 +17,8 @@ int dc_sample_at(const void *at, size_t bytes, struct dc_sample_parts *ret_parts
 	memcpy(&p.head, at, sizeof p.head);
 	ips = 8 * (uint64_t)p.head.ip_count;
 	regs = 8 * (uint64_t)p.head.reg_count;
-	stack = round8(p.head.stack_bytes);
-	extra = round8(p.head.extra_bytes);
+	stack = dc_round8(p.head.stack_bytes);
+	extra = dc_round8(p.head.extra_bytes);
 	if (p.head.bytes > bytes || p.head.bytes % 8 || p.head.reg_count > DC_REGS_MAX ||
 	    sizeof p.head + ips + regs + stack + extra > p.head.bytes)
 		return -EBADMSG;

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "ipc/cleanup.h"
+#include "ipc/now.h"
 #include "persist/stacks/filter.h"
 
 #define SECOND_NS INT64_C(1000000000)
@@ -235,14 +236,6 @@ struct dc_sandboxed {
 	int error; /* why we kill it */
 };
 
-static int64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * SECOND_NS + t.tv_nsec;
-}
-
 static int make_room(struct dc_sandboxed *s)
 {
 	size_t room = s->room ? 2 * s->room : READ_BYTES;
@@ -287,7 +280,7 @@ static int wait_for_any(struct dc_sandboxed *s, int to_fd, bool *ret_takes)
 	struct pollfd fds[3] = {{.fd = s->pid_fd, .events = POLLIN},
 				{.fd = s->open ? s->from_fd : -1, .events = POLLIN},
 				{.fd = to_fd, .events = POLLOUT}};
-	int64_t left = s->deadline_ns - now_ns();
+	int64_t left = s->deadline_ns - dc_now_ns();
 	struct timespec ts = {left / SECOND_NS, left % SECOND_NS};
 
 	if (left <= 0)
@@ -356,7 +349,7 @@ int dc_sandbox_start(const struct dc_sandbox *limits, int (*work)(void *arg, int
 	if (pipe2(pipe_fds, O_CLOEXEC) < 0)
 		return -errno;
 	*s = (struct dc_sandboxed){
-		.from_fd = pipe_fds[0], .deadline_ns = now_ns() + limits->time_ns, .max_bytes = max_bytes, .open = true};
+		.from_fd = pipe_fds[0], .deadline_ns = dc_now_ns() + limits->time_ns, .max_bytes = max_bytes, .open = true};
 	child.out_fd = pipe_fds[1];
 	s->pid = fork();
 	if (s->pid == 0)
