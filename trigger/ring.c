@@ -19,8 +19,6 @@
 
 #define CHUNKS_MAX (1u << 18) /* 8 GiB of 32 KiB chunks; bounds what a snapshot allocates */
 
-#define CONTROL_AT(ring, field) ((ring)->header.control_off + offsetof(struct dc_ring_control, field))
-
 /* A header older than this layout's size cannot exist: the first released one is a whole page. */
 #define VOLATILE_OFF offsetof(struct dc_ring_header, flags)
 #define VOLATILE_BYTES (offsetof(struct dc_ring_header, reserved1) - VOLATILE_OFF)
@@ -45,16 +43,6 @@ static int read_exact(int fd, void *to, size_t bytes, uint64_t offset)
 	return 0;
 }
 
-static int write_exact(const struct dc_ring *ring, const void *from, size_t bytes, uint64_t offset)
-{
-	ssize_t n;
-
-	if (!ring->writable)
-		return -EROFS;
-	n = pwrite(ring->fd, from, bytes, (off_t)offset);
-	return n < 0 ? -errno : n == (ssize_t)bytes ? 0 : -EIO;
-}
-
 int dc_ring_pread(const struct dc_ring *ring, void *to, size_t bytes, uint64_t at)
 {
 	return read_exact(ring->fd, to, bytes, at);
@@ -62,7 +50,12 @@ int dc_ring_pread(const struct dc_ring *ring, void *to, size_t bytes, uint64_t a
 
 int dc_ring_pwrite(const struct dc_ring *ring, const void *from, size_t bytes, uint64_t at)
 {
-	return write_exact(ring, from, bytes, at);
+	ssize_t n;
+
+	if (!ring->writable)
+		return -EROFS;
+	n = pwrite(ring->fd, from, bytes, (off_t)at);
+	return n < 0 ? -errno : n == (ssize_t)bytes ? 0 : -EIO;
 }
 
 static bool owned_by_process(uint32_t file_uid, uint32_t pid)
@@ -583,184 +576,4 @@ uint64_t dc_ring_now(const struct dc_ring *ring)
 	if (ring->elsewhere)
 		return dc_ring_last(ring);
 	return dc_clock_now(ring->header.clock, &now) == 0 ? now.tick >> ring->header.tick_shift : 0;
-}
-
-/* Running number of the next event of a lane: where its open chunk began, and what was committed to it since. */
-static uint64_t lane_events(const struct dc_ring *ring, const struct dc_ring_lane *lane)
-{
-	const struct dc_ring_header *h = &ring->header;
-	struct dc_chunk_header chunk;
-	struct dc_chunk_entry entry;
-
-	if (lane->chunk >= h->chunk_cap ||
-	    read_exact(ring->fd, &entry, sizeof(entry), h->states_off + lane->chunk * sizeof(entry)) < 0 ||
-	    read_exact(ring->fd, &chunk, sizeof(chunk),
-		       h->chunks_off + (uint64_t)lane->chunk * h->chunk_bytes) < 0)
-		return 0;
-	return chunk.first_event + dc_state_events(entry.state);
-}
-
-static int lanes_usage(const struct dc_ring *ring, uint32_t used, struct dc_ring_usage *u)
-{
-	CLEANUP(free) struct dc_ring_lane *lanes = calloc(used + 1, sizeof(*lanes));
-	int r = lanes ? read_exact(ring->fd, lanes, used * sizeof(*lanes), ring->header.lanes_off) : -ENOMEM;
-
-	for (uint32_t i = 0; r == 0 && i < used; i++) {
-		u->events += lane_events(ring, &lanes[i]);
-		u->dropped += lanes[i].dropped;
-		if (lanes[i].tid && !(lanes[i].flags & (DC_LANE_FREE | DC_LANE_NESTED))) {
-			u->lanes++;
-			u->open_spans += clamp(lanes[i].depth, 65536);
-		}
-	}
-	return r;
-}
-
-/*
- * Chunks are recycled oldest first, so everything sealed after the oldest sealed one is still there. Until
- * the first chunk has been used a second time nothing is missing at all.
- */
-static int chunks_usage(const struct dc_ring *ring, uint64_t now_units, struct dc_ring_usage *u,
-			uint64_t *ret_units)
-{
-	const struct dc_ring_header *h = &ring->header;
-	const uint32_t now = (uint32_t)(now_units >> DC_COARSE_SHIFT);
-	CLEANUP(free) struct dc_chunk_entry *entries = calloc(u->chunks_grown + 1, sizeof(*entries));
-	int r = entries ? read_exact(ring->fd, entries, u->chunks_grown * sizeof(*entries), h->states_off)
-			: -ENOMEM;
-	int32_t oldest = 0;
-
-	u->whole = true;
-	for (uint32_t i = 0; r == 0 && i < u->chunks_grown; i++) {
-		const uint64_t s = entries[i].state;
-
-		if (dc_state_generation(s) > 1)
-			u->whole = false;
-		if (!(s & DC_CHUNK_OWNED) && dc_state_bytes(s) && (int32_t)(now - entries[i].sealed) > oldest)
-			oldest = (int32_t)(now - entries[i].sealed);
-	}
-	*ret_units = (uint64_t)oldest << DC_COARSE_SHIFT;
-	return r;
-}
-
-/*
- * A watcher's wish goes before the guest's own setting, as in the guest. The setting in ns is exact from the start;
- * the one in units is 0 until the guest knows its tick rate, and only older recorders tell no other.
- */
-static int wanted_window(const struct dc_ring *ring, const struct dc_clock *clock, int64_t *ret_ns)
-{
-	uint64_t of_watcher = 0, ns = 0, units = 0;
-	int r = read_exact(ring->fd, &of_watcher, sizeof(of_watcher), CONTROL_AT(ring, window_units));
-
-	if (r == 0)
-		r = read_exact(ring->fd, &ns, sizeof(ns), offsetof(struct dc_ring_header, window_ns));
-	if (r == 0 && !ns)
-		r = read_exact(ring->fd, &units, sizeof(units), offsetof(struct dc_ring_header, window_units));
-	if (r < 0)
-		return r;
-	if (of_watcher || !ns)
-		ns = dc_clock_duration_ns(clock, of_watcher ? of_watcher : units);
-	*ret_ns = ns < INT64_MAX ? (int64_t)ns : INT64_MAX;
-	return 0;
-}
-
-int dc_ring_usage(const struct dc_ring *ring, struct dc_ring_usage *ret_usage)
-{
-	const struct dc_ring_header *h = &ring->header;
-	struct dc_ring_usage u = {.cap_bytes = h->file_bytes, .chunk_cap = h->chunk_cap};
-	struct dc_ring_look look = {0};
-	struct dc_clock clock;
-	struct timespec ts;
-	struct stat st;
-	uint64_t now = dc_ring_now(ring), units = 0, started = h->started_tick >> h->tick_shift;
-	int r = dc_ring_look(ring, &look);
-
-	if (r == 0)
-		r = dc_ring_clock(ring, &clock);
-	if (r < 0)
-		return r;
-	u.flags = look.flags;
-	u.chunks_grown = look.chunks_grown;
-	u.grow_failed = look.grow_failed;
-	u.dropped = look.lost_early + look.lost_lanes;
-	r = lanes_usage(ring, look.lanes_used, &u);
-	if (r == 0)
-		r = chunks_usage(ring, now, &u, &units);
-	if (r == 0)
-		r = wanted_window(ring, &clock, &u.wanted_window_ns);
-	if (r == 0 && fstat(ring->fd, &st) < 0)
-		r = -errno;
-	if (r < 0)
-		return r;
-	if (u.whole)
-		units = now > started ? now - started : 0;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	u.at_ns = ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-	u.memory_bytes = (uint64_t)st.st_blocks * 512;
-	u.window_ns = (int64_t)dc_clock_duration_ns(&clock, units);
-	*ret_usage = u;
-	return 0;
-}
-
-int dc_ring_set_window(const struct dc_ring *ring, uint32_t watcher_pid, uint64_t window_units)
-{
-	int r = write_exact(ring, &watcher_pid, sizeof(watcher_pid), CONTROL_AT(ring, watcher_pid));
-
-	return r < 0 ? r
-		     : write_exact(ring, &window_units, sizeof(window_units), CONTROL_AT(ring, window_units));
-}
-
-int dc_ring_set_hold(const struct dc_ring *ring, uint64_t from_units, uint64_t until_units)
-{
-	const uint64_t hold[2] = {from_units, until_units};
-
-	static_assert(offsetof(struct dc_ring_control, hold_until_units) ==
-			      offsetof(struct dc_ring_control, hold_from_units) + 8,
-		      "one write sets both");
-	return write_exact(ring, hold, sizeof(hold), CONTROL_AT(ring, hold_from_units));
-}
-
-int dc_ring_set_enable(const struct dc_ring *ring, uint32_t site, uint32_t word)
-{
-	if (site >= DC_SITE_MAX)
-		return -EINVAL;
-	return write_exact(ring, &word, sizeof(word), CONTROL_AT(ring, enable) + site * sizeof(word));
-}
-
-int dc_ring_set_threshold(const struct dc_ring *ring, uint32_t site, uint64_t span_units)
-{
-	const uint64_t word = span_units ? ~span_units : 0;
-
-	if (site >= DC_SITE_MAX)
-		return -EINVAL;
-	return write_exact(ring, &word, sizeof(word), CONTROL_AT(ring, threshold) + site * sizeof(word));
-}
-
-int dc_ring_ack(const struct dc_ring *ring, uint64_t trigger_seq)
-{
-	const uint32_t low = (uint32_t)trigger_seq;
-
-	return write_exact(ring, &low, sizeof(low), CONTROL_AT(ring, doorbell_ack));
-}
-
-int dc_ring_ack_crash(const struct dc_ring *ring, uint64_t crash_seq)
-{
-	const uint32_t low = (uint32_t)crash_seq;
-
-	return write_exact(ring, &low, sizeof(low), CONTROL_AT(ring, crash_ack));
-}
-
-int dc_ring_acked(const struct dc_ring *ring, uint32_t *ret_seq)
-{
-	return read_exact(ring->fd, ret_seq, sizeof(*ret_seq), CONTROL_AT(ring, doorbell_ack));
-}
-
-int dc_ring_control(const struct dc_ring *ring, struct dc_ring_control **ret_control)
-{
-	CLEANUP(free) struct dc_ring_control *c = malloc(sizeof(*c));
-	int r = c ? read_exact(ring->fd, c, sizeof(*c), ring->header.control_off) : -ENOMEM;
-
-	if (r == 0)
-		*ret_control = TAKE(c);
-	return r;
 }
