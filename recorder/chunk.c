@@ -95,16 +95,22 @@ static uint8_t *whole_limit(const struct dc_recorder *r, const struct dc_thread 
 	return t->fast.chunk + r->chunk_bytes - DC_CHUNK_SLACK;
 }
 
+void dc_chunk_seal(struct dc_recorder *r, uint32_t i, uint32_t sealed)
+{
+	struct dc_chunk_entry *e = &r->entries[i];
+	uint64_t state = __atomic_load_n(&e->state, __ATOMIC_RELAXED); /* our own last store */
+	__atomic_store_n(&e->sealed, sealed, __ATOMIC_RELAXED); /* before the seal */
+	/* [chunk-seal] release; pairs with the acquire of [chunk-claim]: our last stores come before the next owner's */
+	__atomic_store_n(&e->state, state & ~DC_CHUNK_OWNED, __ATOMIC_RELEASE);
+}
+
 /* Forgotten first: a thread cancelled in here must not seal what is somebody else's by then. */
 void dc_chunk_seal_before(struct dc_recorder *r, struct dc_thread *t)
 {
-	struct dc_chunk_entry *e = &r->entries[t->before];
+	uint32_t before = t->before;
 	t->before = NONE;
 	DC_BARRIER_();
-	__atomic_store_n(&e->sealed, t->before_sealed, __ATOMIC_RELAXED); /* before the seal */
-	uint64_t state = __atomic_load_n(&e->state, __ATOMIC_RELAXED); /* our own last store */
-	/* [chunk-seal] release; pairs with the acquire of [chunk-claim]: our last stores come before the next owner's */
-	__atomic_store_n(&e->state, state & ~DC_CHUNK_OWNED, __ATOMIC_RELEASE);
+	dc_chunk_seal(r, before, t->before_sealed);
 }
 
 bool dc_chunk_widen(struct dc_recorder *r, struct dc_thread *t)
@@ -140,6 +146,8 @@ static void install(struct dc_recorder *r, struct dc_thread *t, uint32_t i, uint
 			    .end = base + sizeof(struct dc_chunk_header) + r->chunk_bytes / 4 };
 	uint64_t events = t->events + (t->chunk != NONE ? dc_state_events(dc_thread_state(f)) : 0);
 	pages_expect(r, base);
+	t->switching = DC_SWITCHING_OPEN;
+	DC_BARRIER_();
 	copy_opens(r, &c);
 	*(struct dc_chunk_header *)base = (struct dc_chunk_header){
 		.first_event = events,
@@ -151,7 +159,8 @@ static void install(struct dc_recorder *r, struct dc_thread *t, uint32_t i, uint
 		.depth = (uint32_t)f->token,
 		.opens = c.count,
 	};
-	t->switching = 1; /* up to here the old chunk is the lane's, whoever goes on with it */
+	DC_BARRIER_();
+	t->switching = DC_SWITCHING; /* up to here the old chunk is the lane's, whoever goes on with it */
 	DC_BARRIER_();
 	t->before = t->chunk;
 	t->before_sealed = (uint32_t)(f->last >> DC_COARSE_SHIFT);

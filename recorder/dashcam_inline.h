@@ -9,12 +9,15 @@
  *            flight below us (signal handler), the thread has no lane yet, or there is no tick counter (`busy`); the
  *            chunk is full, or the page was wiped by fork; the last event is seconds ago; the span is deeper than is
  *            tracked, not the innermost, or over its threshold.
- *   take     busy = 1 and nobody else touches this thread's state: a handler that interrupts us from here on sees it and
- *            goes to a lane of its own.
+ *   take     busy = where we are on the stack, and nobody else touches this thread's state: a handler that interrupts us
+ *            from here on sees it and goes to a lane of its own. A handler that then leaves by siglongjmp() leaves it so:
+ *            that nobody goes on with the event is seen by what `busy` says (left.c).
  *   room     at < limit: DC_CHUNK_SLACK bytes are free, enough for any event without strings. Asked once we are busy, so
  *            that a page wiped just before is noticed: there both are 0.
  *   encode   see ipc/event.h. Word stores that overlap what comes next: write 8, advance by what counts.
  *   commit   one release store of the chunk's state word: events + 1, bytes + length.  [chunk-commit]
+ *   open     a span is open once its begin is published, and no longer open before its end is: wherever the event is
+ *            left in between, no span is known here that readers have not, or that has ended for them.
  *   leave    busy = 0.
  *
  * Between `take` and `leave` only this thread and handlers on top of it run, so compiler barriers are enough to order
@@ -53,12 +56,12 @@ struct dc_lane_line_ {
 	uint16_t flags;
 };
 
-#define DC_BUSY_ 1u /* an event is in flight, or the thread has no lane */
+#define DC_BUSY_ 1u /* this bit: an event is in flight, or the thread has no lane. The others: dc_sp_(); 0: not known */
 #define DC_IDLE_SLOW_ 2u /* no trustworthy tick counter: each event asks the kernel, on the slow way */
 
 /* One thread's writer: a private page, wiped by fork. */
 struct dc_thread_ {
-	uint32_t busy; /* 0: idle; DC_BUSY_, DC_IDLE_SLOW_ */
+	uint32_t busy; /* 0: idle; DC_BUSY_ and where, DC_IDLE_SLOW_ */
 	uint32_t idle; /* what `busy` is between events */
 	uint8_t *at; /* next free byte of the chunk */
 	uint8_t *limit; /* last place where an event may start */
@@ -133,6 +136,18 @@ DC_ALWAYS_INLINE_ void dc_when_since_(struct dc_when_ *w, uint64_t units, uint64
 	w->bits = dc_top_bit_(w->delta) & 56;
 }
 
+/* What `busy` is while an event is in flight that was taken here: the stack pointer, which is never odd, and DC_BUSY_. */
+DC_ALWAYS_INLINE_ uint32_t dc_sp_(void)
+{
+	uint32_t here;
+#if defined(__x86_64__)
+	__asm__ volatile("leal 1(%%rsp), %0" : "=r"(here));
+#else
+	__asm__ volatile("add %w0, wsp, #1" : "=r"(here));
+#endif
+	return here;
+}
+
 DC_ALWAYS_INLINE_ int dc_give_back_(struct dc_thread_ *t)
 {
 	t->busy = 0;
@@ -144,7 +159,7 @@ DC_ALWAYS_INLINE_ int dc_take_(struct dc_thread_ *t, uint32_t odd, struct dc_whe
 {
 	if (DC_UNLIKELY_(t->busy | odd))
 		return 0;
-	t->busy = DC_BUSY_;
+	t->busy = dc_sp_();
 	DC_BARRIER_();
 	if (DC_UNLIKELY_(t->at >= t->limit)) /* also of a page wiped since the line before the last */
 		return dc_give_back_(t);
@@ -161,7 +176,7 @@ DC_ALWAYS_INLINE_ uint8_t *dc_head_(struct dc_thread_ *t, uint8_t *at, unsigned 
 	return at + 2 + (w->bits >> 3);
 }
 
-DC_ALWAYS_INLINE_ void dc_commit_(struct dc_thread_ *t, uint8_t *p, uint32_t idle)
+DC_ALWAYS_INLINE_ void dc_publish_(struct dc_thread_ *t, uint8_t *p)
 {
 	uint64_t base = t->base + UINT64_C(0x10000);
 	t->base = base;
@@ -169,6 +184,11 @@ DC_ALWAYS_INLINE_ void dc_commit_(struct dc_thread_ *t, uint8_t *p, uint32_t idl
 	/* [chunk-commit] release; pairs with the acquire fence of whoever reads the state words, then the payload */
 	__atomic_store_n(t->state_word, base + (uint64_t)p, __ATOMIC_RELEASE);
 	DC_BARRIER_();
+}
+
+DC_ALWAYS_INLINE_ void dc_commit_(struct dc_thread_ *t, uint8_t *p, uint32_t idle)
+{
+	dc_publish_(t, p);
 	t->busy = idle;
 }
 
@@ -211,9 +231,12 @@ DC_ALWAYS_INLINE_ uint8_t *dc_body0_(uint8_t *p, uint16_t site)
 	return p + 2;
 }
 
-/* A span is open, with its arguments in [body + 2, p); @token: of the one around it. The caller knows its depth is tracked. */
-DC_ALWAYS_INLINE_ uint64_t dc_opened_(struct dc_thread_ *t, uint64_t token, uint16_t site, uint64_t now,
-				      const uint8_t *body, const uint8_t *p)
+/*
+ * The begin of a span is committed, with its arguments in [body + 2, p); @token: of the one around it. The caller knows that
+ * its depth is tracked.
+ */
+DC_ALWAYS_INLINE_ uint64_t dc_commit_begin_(struct dc_thread_ *t, uint64_t token, uint16_t site, uint64_t now,
+					    const uint8_t *body, uint8_t *p, uint32_t idle)
 {
 	uint8_t depth = (uint8_t)token;
 	t->since[depth] = now;
@@ -222,10 +245,13 @@ DC_ALWAYS_INLINE_ uint64_t dc_opened_(struct dc_thread_ *t, uint64_t token, uint
 	t->open[depth].args = (uint16_t)((uintptr_t)body + 2);
 	DC_BARRIER_();
 	t->open[depth].end = (uint16_t)(uintptr_t)p;
-	t->token = ++token;
 	struct dc_lane_line_ *line = t->line;
-	dc_line_(line, now, (uint32_t)token);
+	dc_line_(line, now, (uint32_t)++token);
 	dc_line_open_(line, site, now);
+	dc_publish_(t, p);
+	t->token = token;
+	DC_BARRIER_();
+	t->busy = idle;
 	return token;
 }
 
@@ -249,9 +275,7 @@ DC_ALWAYS_INLINE_ uint64_t dc_begin0_inline(struct dc_site *site, uint32_t odd)
 	uint8_t *body = dc_head_(t, t->at, 1, &w);
 	uint16_t id = site->id; /* here, not earlier: there is just one register too few for that */
 	uint8_t *p = dc_body0_(body, id);
-	token = dc_opened_(t, token, id, w.units, body, p);
-	dc_commit_(t, p, 0);
-	return token;
+	return dc_commit_begin_(t, token, id, w.units, body, p, 0);
 }
 
 DC_ALWAYS_INLINE_ uint64_t dc_begin1_inline(struct dc_site *site, uint32_t odd, uint64_t a)
@@ -264,9 +288,7 @@ DC_ALWAYS_INLINE_ uint64_t dc_begin1_inline(struct dc_site *site, uint32_t odd, 
 	uint8_t *body = dc_head_(t, t->at, 1, &w);
 	uint16_t id = site->id; /* here, not earlier: there is just one register too few for that */
 	uint8_t *p = dc_body1_(body, id, a);
-	token = dc_opened_(t, token, id, w.units, body, p);
-	dc_commit_(t, p, 0);
-	return token;
+	return dc_commit_begin_(t, token, id, w.units, body, p, 0);
 }
 
 DC_ALWAYS_INLINE_ uint64_t dc_begin2_inline(struct dc_site *site, uint32_t odd, uint64_t a, uint64_t b)
@@ -279,9 +301,7 @@ DC_ALWAYS_INLINE_ uint64_t dc_begin2_inline(struct dc_site *site, uint32_t odd, 
 	uint8_t *body = dc_head_(t, t->at, 1, &w);
 	uint16_t id = site->id; /* here, not earlier: there is just one register too few for that */
 	uint8_t *p = dc_body2_(body, id, a, b);
-	token = dc_opened_(t, token, id, w.units, body, p);
-	dc_commit_(t, p, 0);
-	return token;
+	return dc_commit_begin_(t, token, id, w.units, body, p, 0);
 }
 
 /* Takes the writer for the end of its innermost span, if that is @token and did not last too long. */

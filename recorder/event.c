@@ -297,16 +297,20 @@ static DC_NOINLINE uint8_t *put_event(struct dc_thread_ *t, struct draft *d, uns
 	return put_event_here(t, d, kind);
 }
 
-static uint64_t opened(struct dc_thread_ *t, const struct draft *d, const uint8_t *p)
+static uint64_t commit_begin(struct dc_thread_ *t, const struct draft *d, uint8_t *p)
 {
-	if (DC_LIKELY_((uint32_t)t->token < DC_DEPTH_MAX_)) {
-		uint64_t token = dc_opened_(t, t->token, d->id, t->last, d->body, p);
+	uint64_t token = t->token;
+	if (DC_LIKELY_((uint32_t)token < DC_DEPTH_MAX_)) {
+		token = dc_commit_begin_(t, token, d->id, t->last, d->body, p, t->idle);
 		return d->id == DC_SITE_INLINE ? token | TOKEN_ODD : token;
 	}
-	t->token++;
-	dc_line_(t->line, t->last, (uint32_t)t->token);
+	dc_line_(t->line, t->last, (uint32_t)++token);
 	dc_line_open_(t->line, d->id, t->last);
-	return t->token | TOKEN_ODD;
+	dc_publish_(t, p);
+	t->token = token;
+	DC_BARRIER_();
+	t->busy = t->idle;
+	return token | TOKEN_ODD;
 }
 
 static inline uint64_t begin_general(struct dc_site *site, const uint64_t *args, unsigned count)
@@ -317,9 +321,7 @@ static inline uint64_t begin_general(struct dc_site *site, const uint64_t *args,
 	uint8_t *p;
 	if (id == NOT_ADMITTED || !(t = dc_enter()) || !(p = put_event(t, &d, DC_KIND_BEGIN)))
 		return 0;
-	uint64_t token = opened(t, &d, p);
-	commit(t, p);
-	return token;
+	return commit_begin(t, &d, p);
 }
 
 uint64_t dc_begin0_slow(struct dc_site *site, uint32_t odd)

@@ -44,10 +44,15 @@ void dc_slow_enter(void)
 	DC_BARRIER_();
 }
 
+void dc_slow_alone(void)
+{
+	here.slow = 1;
+}
+
 bool dc_slow_leave(void)
 {
 	DC_BARRIER_();
-	if (--here.slow || !here.limbo)
+	if ((here.slow && --here.slow) || !here.limbo)
 		return false;
 	here.limbo = 0;
 	forget();
@@ -58,7 +63,7 @@ static void before(void)
 {
 	struct dc_recorder *r = dc_recorder;
 	const struct dc_thread_ *f = dc_thread_self;
-	if (!r || (!here.slow && (!f->line || f->busy != DC_BUSY_)))
+	if (!r || (!here.slow && (!f->line || !(f->busy & DC_BUSY_))))
 		return;
 	void *copy = dc_sys_mmap(NULL, DC_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (DC_MAP_FAILED(copy))

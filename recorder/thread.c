@@ -4,7 +4,8 @@
  * exits; the next new thread goes on in the same lane and the same chunk, after a THREAD record.
  *
  * dc_thread_self leads here until the thread has a lane (static sentinel, always busy), while an event is in flight below
- * a signal handler (which records in a lane of its own), and after a fork (the page reads zero: idle, but without room).
+ * a signal handler (which records in a lane of its own) or was left by one (left.c), and after a fork (the page reads zero:
+ * idle, but without room).
  */
 #include <errno.h>
 #include <pthread.h>
@@ -18,7 +19,8 @@
 static struct dc_thread_ thread_none = { .busy = DC_BUSY_ };
 __thread struct dc_thread_ *dc_thread_self __attribute__((tls_model("initial-exec"))) = &thread_none;
 static __thread uint32_t leaving __attribute__((tls_model("initial-exec"))); /* 1: its destructor has run */
-static __thread uint32_t adopting __attribute__((tls_model("initial-exec"))); /* a handler must not adopt on top */
+/* Where, as in `busy`: a handler must not adopt on top. 0: nobody does */
+static __thread uint32_t adopting __attribute__((tls_model("initial-exec")));
 
 static pthread_key_t exit_key;
 static bool exit_key_made;
@@ -38,7 +40,7 @@ static uint32_t lane_reuse(struct dc_recorder *r)
 	return NONE;
 }
 
-static uint32_t lane_new(struct dc_recorder *r)
+uint32_t dc_lane_new(struct dc_recorder *r)
 {
 	uint32_t i = __atomic_load_n(&r->header->lanes_used, __ATOMIC_RELAXED);
 	do {
@@ -47,7 +49,7 @@ static uint32_t lane_new(struct dc_recorder *r)
 		/* [table-publish] release; pairs with the reader's fence: an entry counted is a populated page or zero */
 	} while (!__atomic_compare_exchange_n(&r->header->lanes_used, &i, i + 1, true, __ATOMIC_RELEASE,
 					      __ATOMIC_RELAXED));
-	return i;
+	return dc_populate(r, &r->lanes[i], sizeof r->lanes[i]) ? NONE : i;
 }
 
 /* The lane's line for its new thread. The chunk, if one is open, goes on. */
@@ -101,7 +103,7 @@ static bool lane_resync(struct dc_thread *t)
 	return true;
 }
 
-static void lane_fresh(struct dc_recorder *r, struct dc_thread *t, uint32_t lane)
+void dc_lane_fresh(struct dc_recorder *r, struct dc_thread *t, uint32_t lane)
 {
 	t->lane = lane;
 	t->chunk = t->before = NONE;
@@ -116,19 +118,18 @@ static void lane_fresh(struct dc_recorder *r, struct dc_thread *t, uint32_t lane
 }
 
 /* A lane with a chunk that has room, busy; NULL: none left, counted. */
-static struct dc_thread *lane_take(struct dc_recorder *r, uint32_t flags)
+static struct dc_thread *lane_take(struct dc_recorder *r, uint32_t flags, uint32_t here)
 {
 	uint32_t lane = lane_reuse(r);
 	bool reused = lane != NONE;
-	if (!reused)
-		lane = lane_new(r);
-	if (lane == NONE || (!reused && dc_populate(r, &r->lanes[lane], sizeof r->lanes[lane]))) {
+	if (!reused && (lane = dc_lane_new(r)) == NONE) {
 		__atomic_fetch_add(&r->header->lost_lanes, 1, __ATOMIC_RELAXED); /* a count */
 		return NULL;
 	}
-	struct dc_thread *t = (struct dc_thread *)((uint8_t *)r->threads + (size_t)lane * DC_PAGE_BYTES);
+	struct dc_thread *t = dc_page_of(r, lane);
 	if (!reused)
-		lane_fresh(r, t, lane);
+		dc_lane_fresh(r, t, lane);
+	t->fast.busy = here;
 	t->exit_rounds = leaving; /* a thread that has left once and comes back, in a later destructor, has one round less */
 	t->outer = NULL;
 	lane_enter(r, t, flags);
@@ -140,14 +141,10 @@ static struct dc_thread *lane_take(struct dc_recorder *r, uint32_t flags)
 /* The lane starts over with a fresh chunk; the one it has goes back to the pool as it stands in the ring. */
 static void chunk_release(struct dc_recorder *r, struct dc_thread *t)
 {
-	struct dc_chunk_entry *e = &r->entries[t->chunk];
-	uint64_t state = __atomic_load_n(&e->state, __ATOMIC_RELAXED); /* our own stores */
 	if (t->before != NONE)
 		dc_chunk_seal_before(r, t);
-	t->events += dc_state_events(state);
-	__atomic_store_n(&e->sealed, (uint32_t)(t->fast.last >> DC_COARSE_SHIFT), __ATOMIC_RELAXED); /* before the seal */
-	/* [chunk-seal] release; pairs with the acquire of [chunk-claim]: our last stores come before the next owner's */
-	__atomic_store_n(&e->state, state & ~DC_CHUNK_OWNED, __ATOMIC_RELEASE);
+	t->events += dc_state_events(__atomic_load_n(&r->entries[t->chunk].state, __ATOMIC_RELAXED)); /* our own stores */
+	dc_chunk_seal(r, t->chunk, (uint32_t)(t->fast.last >> DC_COARSE_SHIFT));
 	t->chunk = NONE;
 	t->fast.at = (uint8_t *)1;
 	t->fast.limit = NULL;
@@ -163,13 +160,14 @@ static bool chunk_stays(const struct dc_recorder *r, const struct dc_thread *t)
 {
 	uint32_t used = __atomic_load_n(&r->header->lanes_used, __ATOMIC_RELAXED);
 	uint32_t live = __atomic_load_n(&r->lanes_live, __ATOMIC_RELAXED);
-	return t->fast.busy != DC_BUSY_ && used - live < r->chunk_cap / 4;
+	return !(t->fast.busy & DC_BUSY_) && used - live < r->chunk_cap / 4;
 }
 
-static void lane_leave(struct dc_recorder *r, struct dc_thread *t)
+void dc_lane_leave(struct dc_recorder *r, struct dc_thread *page)
 {
+	struct dc_thread *t = page->left ? dc_left_settle(r, page) : page;
 	struct dc_ring_lane *line = &r->lanes[t->lane];
-	const bool whole = t->chunk != NONE && !t->switching;
+	const bool whole = t->chunk != NONE && t->switching != DC_SWITCHING;
 	if (whole)
 		dc_chunk_widen(r, t);
 	if (whole && !chunk_stays(r, t))
@@ -182,7 +180,7 @@ static void lane_leave(struct dc_recorder *r, struct dc_thread *t)
 	__atomic_store_n(&line->tid, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&line->depth, 0, __ATOMIC_RELAXED);
 	__atomic_fetch_sub(&r->lanes_live, 1, __ATOMIC_RELAXED);
-	if (t->switching)
+	if (t->switching == DC_SWITCHING)
 		return; /* cancelled between two chunks: which of them is whose, nobody can tell any more */
 	/* [lane-free] release; pairs with the acquire in lane_reuse() */
 	__atomic_fetch_or(&r->lanes_free[t->lane / 64], UINT64_C(1) << (t->lane % 64), __ATOMIC_RELEASE);
@@ -214,8 +212,8 @@ ALIGNED_HERE static void thread_exit(void *arg)
 	dc_thread_self = &thread_none;
 	DC_BARRIER_();
 	if (t->nested)
-		lane_leave(r, t->nested);
-	lane_leave(r, t);
+		dc_lane_leave(r, t->nested);
+	dc_lane_leave(r, t);
 }
 
 /*
@@ -231,9 +229,9 @@ __attribute__((constructor(101))) static void thread_exit_prepare(void)
 		pthread_key_delete(exit_key);
 }
 
-static struct dc_thread_ *adopt(struct dc_recorder *r)
+static struct dc_thread_ *adopt(struct dc_recorder *r, uint32_t here)
 {
-	struct dc_thread *t = lane_take(r, 0);
+	struct dc_thread *t = lane_take(r, 0, here);
 	if (!t)
 		return NULL;
 	if (exit_key_made)
@@ -245,24 +243,33 @@ static struct dc_thread_ *adopt(struct dc_recorder *r)
 	return &t->fast;
 }
 
-/* First event of this thread, or of this process, or since a fork. */
-static struct dc_thread_ *enter_first(void)
+static bool adopts(uint32_t here)
 {
-	if (adopting) {
+	if (adopting && dc_left(adopting, here)) {
+		adopting = 0;
+		dc_slow_alone();
+	}
+	return adopting;
+}
+
+/* First event of this thread, or of this process, or since a fork. */
+static struct dc_thread_ *enter_first(uint32_t here)
+{
+	if (adopts(here)) {
 		if (dc_recorder)
 			dc_lost_early(dc_recorder);
 		return NULL;
 	}
-	adopting = 1;
+	adopting = here;
 	DC_BARRIER_();
 	struct dc_thread_ *f = dc_thread_self;
-	if (f->line && f->busy != DC_BUSY_) { /* a handler had its first event here just before `adopting` */
-		f->busy = DC_BUSY_;
+	if (f->line && !(f->busy & DC_BUSY_)) { /* a handler had its first event here just before `adopting` */
+		f->busy = here;
 	} else {
 		dc_thread_self = &thread_none;
 		f = NULL;
 		if (dc_recorder_on())
-			f = adopt(dc_recorder);
+			f = adopt(dc_recorder, here);
 		else
 			dc_missed();
 	}
@@ -271,12 +278,12 @@ static struct dc_thread_ *enter_first(void)
 	return f;
 }
 
-static struct dc_thread *nested_make(struct dc_recorder *r, struct dc_thread *t)
+static struct dc_thread *nested_make(struct dc_recorder *r, struct dc_thread *t, uint32_t here)
 {
-	adopting = 1;
+	adopting = here;
 	DC_BARRIER_();
 	struct dc_thread *n = t->nested; /* of a handler that came just before `adopting`, and is over */
-	if (!n && (n = lane_take(r, DC_LANE_NESTED))) {
+	if (!n && (n = lane_take(r, DC_LANE_NESTED, here))) {
 		n->outer = t;
 		t->nested = n;
 	}
@@ -285,22 +292,40 @@ static struct dc_thread *nested_make(struct dc_recorder *r, struct dc_thread *t)
 	return n;
 }
 
-/* A handler on top of an event in flight: a lane of its own, kept for the next time. One level; deeper ones count. */
-static struct dc_thread_ *enter_nested(struct dc_recorder *r, struct dc_thread *t)
+static struct dc_thread_ *not_nested(struct dc_recorder *r, const struct dc_thread *t)
 {
-	if (adopting || t->outer) {
-		__atomic_fetch_add(&r->lanes[t->lane].dropped, 1, __ATOMIC_RELAXED); /* a count */
-		return NULL;
-	}
+	__atomic_fetch_add(&r->lanes[t->lane].dropped, 1, __ATOMIC_RELAXED); /* a count */
+	return NULL;
+}
+
+/* A handler on top of an event in flight: a lane of its own, kept for the next time. One level; deeper ones count. */
+static struct dc_thread_ *enter_nested(struct dc_recorder *r, struct dc_thread *t, uint32_t here)
+{
 	struct dc_thread *n = t->nested;
-	if (n && n->fast.busy == DC_BUSY_ && n->fast.at) {
-		__atomic_fetch_add(&r->lanes[n->lane].dropped, 1, __ATOMIC_RELAXED); /* third level */
-		return NULL;
+	if (adopts(here))
+		return not_nested(r, t);
+	if (n && n->fast.busy & DC_BUSY_) { /* third level, unless nobody is on the second any more */
+		struct dc_thread *on = dc_left_go_on(r, n, here);
+		if (!on)
+			return not_nested(r, n);
+		t->nested = n = on;
 	}
-	if (!n && !(n = nested_make(r, t)))
+	if (!n && !(n = nested_make(r, t, here)))
 		return NULL;
-	n->fast.busy = DC_BUSY_;
+	n->fast.busy = here;
 	return &n->fast;
+}
+
+/* An event is in flight below us, or was, when its thread was jumped out of it. */
+static struct dc_thread_ *enter_again(struct dc_recorder *r, struct dc_thread *t, uint32_t here)
+{
+	struct dc_thread *on = dc_left_go_on(r, t, here);
+	if (!on)
+		return enter_nested(r, t, here);
+	if (on != t && exit_key_made)
+		pthread_setspecific(exit_key, on);
+	dc_thread_self = &on->fast;
+	return &on->fast;
 }
 
 static struct dc_thread_ *with_room(struct dc_recorder *r, struct dc_thread_ *f)
@@ -313,20 +338,20 @@ static struct dc_thread_ *with_room(struct dc_recorder *r, struct dc_thread_ *f)
 	return NULL;
 }
 
-static struct dc_thread_ *enter(struct dc_thread_ *f)
+static struct dc_thread_ *enter(struct dc_thread_ *f, uint32_t here)
 {
 	struct dc_recorder *r = dc_recorder;
 	/* [phase] acquire; pairs with the release in start_elected(): who sees `on` sees the maps */
 	if (!f->line || !r || __atomic_load_n(&r->phase, __ATOMIC_ACQUIRE) < DC_PHASE_ON)
-		return enter_first();
-	return enter_nested(r, (struct dc_thread *)f);
+		return enter_first(here);
+	return enter_again(r, (struct dc_thread *)f, here);
 }
 
-struct dc_thread_ *dc_enter_slow(struct dc_thread_ *f, unsigned taken)
+struct dc_thread_ *dc_enter_slow(struct dc_thread_ *f, unsigned taken, uint32_t here)
 {
 	dc_slow_enter();
 	if (!taken || !f->line) /* taken, but wiped: a handler forked between the two looks at the page */
-		f = enter(f);
+		f = enter(f, here);
 	f = with_room(dc_recorder, f);
 	return dc_slow_leave() ? NULL : f;
 }
