@@ -235,6 +235,26 @@ static double child_median(double (*body)(void), int times)
 	return bench_quantile(v, (size_t)times, 0.5);
 }
 
+/* In a directory of its own: in the user's, a start may find dead rings beyond their bound and remove some first. */
+static double start_median_us(int times)
+{
+	const char *before = getenv("DASHCAM_DIR");
+	char dir[] = "/dev/shm/dashcam-bench.XXXXXX", *kept = before ? strdup(before) : NULL;
+	if (!mkdtemp(dir)) {
+		perror("bench_hotpath: mkdtemp /dev/shm/dashcam-bench.XXXXXX");
+		exit(1);
+	}
+	setenv("DASHCAM_DIR", dir, 1);
+	double us = child_median(body_start, times);
+	if (kept)
+		setenv("DASHCAM_DIR", kept, 1);
+	else
+		unsetenv("DASHCAM_DIR");
+	free(kept);
+	rmdir(dir);
+	return us;
+}
+
 /* ---- text bytes of a span: the same small function with and without one, each in a section of its own ---- */
 
 __attribute__((noinline, section("bench_text_with"))) int text_with(int fd, int n)
@@ -314,7 +334,7 @@ int main(int argc, char **argv)
 	if (rounds < 1 || rounds > ROUNDS_MAX)
 		rounds = 15;
 	/* children first: they must find no recorder in their parent */
-	double start_us = child_median(body_start, 31);
+	double start_us = start_median_us(31);
 	double load_us = hot_load_us();
 	double ten_kib = child_median(body_ten_events, 3);
 	double tight = in_child(body_tight);
@@ -352,7 +372,7 @@ int main(int argc, char **argv)
 	bench_figure(&r, "stack_frames", frames, "frames", "of that stack");
 	bench_figure(&r, "stack_ratio", m[STACK] / (30 + 3 * frames), "x", "of 30 ns + 3 ns a frame; bar 1");
 	bench_figure(&r, "disabled_ns", m[DISABLED] - m[LOOP], "ns", "site switched off, loop subtracted; bar 0.4");
-	bench_figure(&r, "start_us", start_us, "us", "dc_start() in a fresh process, median of 31; bar 100");
+	bench_figure(&r, "start_us", start_us, "us", "dc_start() in a fresh process and directory, median of 31; bar 100");
 	bench_figure(&r, "load_us", load_us, "us", "a program that does nothing, linked with libdashcam.so, against without");
 	bench_figure(&r, "ten_events_kib", ten_kib, "KiB", "tmpfs used by a process of ten events; bar 128");
 	bench_figure(&r, "bytes_per_event", tight, "bytes", "in the ring, tight loop; bar 5");
