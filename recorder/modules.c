@@ -127,7 +127,9 @@ static void image_read(const struct module *m, struct dc_ring_module *ret)
 /* What a child inherits, in the order found. */
 static struct {
 	uint32_t used;
+	uint32_t first; /* entries of the first scan from a constructor */
 	struct dc_ring_module entries[DC_MODULE_MAX];
+	uint64_t caller[DC_MODULE_MAX]; /* the address that told of it first; 0: none has */
 } mirror;
 
 /*
@@ -176,7 +178,12 @@ static bool module_to_ring(struct dc_recorder *r, uint32_t i)
 	return true;
 }
 
-static void module_new(struct dc_recorder *r, const struct dc_ring_module *e)
+static void called_by(uint32_t i, uint64_t here)
+{
+	__atomic_store_n(&mirror.caller[i], here, __ATOMIC_RELAXED); /* a wrong one costs a scan */
+}
+
+static void module_new(struct dc_recorder *r, const struct dc_ring_module *e, uint64_t here)
 {
 	uint32_t i = __atomic_load_n(&mirror.used, __ATOMIC_RELAXED); /* the exchange decides */
 	do {
@@ -185,6 +192,7 @@ static void module_new(struct dc_recorder *r, const struct dc_ring_module *e)
 		/* [module-mirror] release; an entry counted but not published yet reads as zero */
 	} while (!__atomic_compare_exchange_n(&mirror.used, &i, i + 1, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
 	mirror.entries[i] = *e;
+	called_by(i, here);
 	/* [module-mirror] release; pairs with the acquire in dc_modules_restore() and module_find() */
 	__atomic_store_n(&mirror.entries[i].published, 1, __ATOMIC_RELEASE);
 	if (r)
@@ -207,9 +215,11 @@ static void module_add(struct dc_recorder *r, const struct module *m)
 		image_read(m, &e);
 	uint32_t known = module_find(m, e.path, &e);
 	if (known == NONE) {
-		module_new(r, &e);
+		module_new(r, &e, called ? m->here : 0);
 		return;
 	}
+	if (called)
+		called_by(known, m->here);
 	/* back where it was: so now it is the last that came there. Hints, each by itself */
 	__atomic_store_n(&mirror.entries[known].loaded_tick, e.loaded_tick, __ATOMIC_RELAXED);
 	if (r && known < r->header->modules_used && r->modules[known].published)
@@ -287,13 +297,49 @@ int dc_modules_restore(struct dc_recorder *r)
 	return used ? 0 : -ENOENT;
 }
 
+static bool same_build(const struct dc_ring_module *e)
+{
+	struct dc_ring_module now = { 0 };
+	image_read(&(struct module){ .start = e->start, .first_end = e->end }, &now);
+	return now.build_id_bytes && memcmp(now.build_id, e->build_id, sizeof now.build_id) == 0;
+}
+
+/*
+ * Whether a scan has seen what just loaded: the module at @here and what it brought along. Every object file of a program
+ * that records says that it was loaded, and a scan of all maps for each would cost more than all else of ours before
+ * main(). A module tells by the same address first whenever it is loaded, so if that was another one, this is the same
+ * load; and what the first scan of all found, and has not told of itself yet, is being loaded together with us.
+ */
+static bool is_known(uint64_t here)
+{
+	uint32_t used = __atomic_load_n(&mirror.used, __ATOMIC_ACQUIRE); /* [module-mirror] acquire */
+	for (uint32_t i = 0; i < used && i < DC_MODULE_MAX; i++) {
+		const struct dc_ring_module *e = &mirror.entries[i];
+		/* [module-mirror] acquire: a published entry is whole */
+		if (!__atomic_load_n(&e->published, __ATOMIC_ACQUIRE) || here < e->start || here >= e->end ||
+		    module_hidden(i, used))
+			continue;
+		uint64_t caller = __atomic_load_n(&mirror.caller[i], __ATOMIC_RELAXED); /* see called_by() */
+		if (caller == here || (!caller && i >= mirror.first) || !same_build(e))
+			return false;
+		if (!caller)
+			called_by(i, here);
+		return true;
+	}
+	return false;
+}
+
 /* From constructors: of the library itself, so that starting to record need not read maps, and of every user of it. */
 void dc_module_loaded(const void *here)
 {
+	if (is_known((uintptr_t)here))
+		return;
 	struct dc_recorder *r = dc_recorder;
 	/* [phase] acquire; pairs with the release in start_elected() */
 	bool on = r && __atomic_load_n(&r->phase, __ATOMIC_ACQUIRE) == DC_PHASE_ON;
 	dc_modules_scan(on ? r : NULL, here);
+	if (!mirror.first)
+		mirror.first = __atomic_load_n(&mirror.used, __ATOMIC_RELAXED); /* the loader runs one constructor at a time */
 }
 
 __attribute__((constructor)) static void modules_at_load(void)
