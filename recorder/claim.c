@@ -169,7 +169,8 @@ static uint32_t take_expired(const struct claim *c, struct look *l)
  * OWN CHUNKS. A lane keeps its claims in their order, index and low bits of the generation in a word each, so its oldest
  * chunk is found at once however many lanes lie between. Others may take any of them meanwhile, so an entry is a hint:
  * the state word says whether that claim still stands, and take() decides. The one claim that is left out is that of the
- * current chunk: it is owned, and stays in the list until it is sealed and its turn has come.
+ * current chunk: it is owned, and stays in the list until it is sealed and its turn has come. The one before it, which the
+ * lane owns too until the current one has an event, is always sealed by now (chunk.c).
  *
  * A lane that holds more than the list has room for forgets the oldest; then it is one of the few that have a good part
  * of the pool, and a hand that passes over the table meets one of them soon, in the order they were taken, or close. Once
@@ -177,7 +178,8 @@ static uint32_t take_expired(const struct claim *c, struct look *l)
  * the lane is on the list or among the @unseen entries before the hand.
  *
  * One writer, the thread that has the lane; [lane-free] hands list and lane over to the next. A nested lane has a page of
- * its own. A thread that is cancelled in here has at worst not noted a chunk, which then goes by its age like any other.
+ * its own. A thread that is cancelled in here, or leaves by siglongjmp(), leaves at worst the chunk it has just taken: that
+ * one stays owned, and out of use.
  */
 #define CLAIM_INDEX_BITS 17u
 #define CLAIM_INDEX_MAX ((1u << CLAIM_INDEX_BITS) - 1)
