@@ -745,48 +745,6 @@ static void test_copies_are_tuned(void **state)
 	dc_sampler_free(s);
 }
 
-static void test_rate_is_raised(void **state)
-{
-	/* Asked to, it samples more often for a while: also threads that are there, each sample with the time it stands for. */
-	struct dc_sampler *s = sampler(&(struct dc_sampler_config){.hz = 49});
-	CLEANUP(samples) struct samples all = {0};
-	uint64_t rare = 0, often = 0;
-	struct dc_sample_mode mode;
-	pid_t pid = start(spinner);
-	int64_t from, used, raised;
-	clockid_t clock;
-
-	(void)state;
-	assert_int_equal(clock_getcpuclockid(pid, &clock), 0);
-	assert_int_equal(dc_sampler_raise(s, (uint32_t)pid, 999, 1000 * MS), -ESRCH);
-	assert_int_equal(dc_sampler_add(s, (uint32_t)pid), 0);
-	from = dc_now_ns();
-	used = cpu_ns(clock);
-	run_for(s, 250 * MS);
-	raised = dc_now_ns();
-	assert_int_equal(dc_sampler_raise(s, (uint32_t)pid, 999, 200 * MS), 0);
-	assert_int_equal(dc_sampler_raise(s, (uint32_t)pid, 9, 100 * MS), 0); /* neither less nor shorter */
-	dc_sampler_mode(s, (uint32_t)pid, &mode);
-	assert_int_equal(mode.hz, 999);
-	run_for(s, 600 * MS);
-	dc_sampler_mode(s, (uint32_t)pid, &mode);
-	assert_int_equal(mode.hz, 49);
-	used = cpu_ns(clock) - used;
-	all = write_samples(s, (uint32_t)pid, from, INT64_MAX);
-	for
-		each_sample(x, &all)
-		{
-			if (x->kind != DC_SAMPLE_CPU)
-				continue;
-			assert_true(x->weight_ns == 1000000000 / 49 || (x->weight_ns == 1000000000 / 999 && x->monotonic_ns >= raised));
-			*(x->weight_ns == 1000000000 / 49 ? &rare : &often) += x->weight_ns;
-		}
-	assert_true(rare > 0 && often > 0);
-	assert_in_range(rare + often + 60 * MS, used * 8 / 10, used * 12 / 10 + 120 * MS); /* the rare ones are coarse */
-	end(pid, SIGKILL);
-	dc_sampler_free(s);
-}
-
 static void test_descriptors_run_out(void **state)
 {
 	/* With too few descriptors a process is sampled without switches, then not at all; either way it is said. */
@@ -826,7 +784,6 @@ int main(void)
 		cmocka_unit_test(test_killed_process),     cmocka_unit_test(test_host),
 		cmocka_unit_test(test_ordinary_user),      cmocka_unit_test(test_off),
 		cmocka_unit_test(test_copies_are_tuned),   cmocka_unit_test(test_descriptors_run_out),
-		cmocka_unit_test(test_rate_is_raised),
 	};
 
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

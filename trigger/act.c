@@ -233,21 +233,6 @@ static void run_for(struct dc_watcher *w, const struct dc_rule_firing *f, const 
 	run(w, f->rule, of->e->ring, incident, dc_watcher_now_ns());
 }
 
-/* For a while; where it is sampled as often anyway nothing changes. */
-static void sample_more(struct dc_watcher *w, const struct dc_rule *rule, const struct dc_ring *ring)
-{
-	struct dc_sample_mode mode;
-	const int r = dc_sampler_raise(w->sampler, ring->pid, rule->sample_hz, rule->sample_for_ns);
-
-	dc_sampler_mode(w->sampler, ring->pid, &mode);
-	if (r < 0)
-		dc_watcher_say(w, "rule '%s': %s[%u] cannot be sampled more often: %s", rule->name, ring->header.name, ring->pid,
-			       mode.why[0] ? mode.why : strerror(-r));
-	else
-		dc_watcher_say(w, "rule '%s': %s[%u] is sampled at %u Hz, for %.0f s", rule->name, ring->header.name, ring->pid,
-			       mode.hz, (double)rule->sample_for_ns / 1e9);
-}
-
 static void act(struct dc_watcher *w, const struct dc_rule_firing *f, struct selection *s)
 {
 	const struct ruled *of = f->process;
@@ -281,8 +266,9 @@ static void act(struct dc_watcher *w, const struct dc_rule_firing *f, struct sel
 		dc_watcher_say(w, "rule '%s': %s[%u]: %s", rule->name, ring->header.name, firing.pid, text + strlen(rule->name) + 2);
 	if (rule->run[0])
 		run_for(w, f, &firing);
-	if (rule->sample_hz)
-		sample_more(w, rule, ring);
+	if (rule->sample_hz) /* what threads inherited keeps its period, and samples taken at two rates could not be told apart */
+		dc_watcher_say(w, "rule '%s': stacks go on being sampled at %u Hz; give --sample to have more", rule->name,
+			       w->config.sample_hz);
 }
 
 static int64_t cpu_ns(void)

@@ -226,8 +226,8 @@ int dc_sampler_new(const struct dc_sampler_config *config, struct dc_sampler **r
 	s->config = *config;
 	s->epoll_fd = -1;
 	pthread_mutex_init(&s->lock, NULL);
-	if (s->config.hz > DC_SAMPLER_HZ_MAX)
-		s->config.hz = DC_SAMPLER_HZ_MAX;
+	if (s->config.hz > 10000)
+		s->config.hz = 10000;
 	if (s->config.hz == 0)
 		snprintf(s->why, sizeof(s->why), "switched off");
 	else if (s->config.stacks == DC_STACKS_GUEST)
@@ -395,7 +395,6 @@ void dc_sampler_mode(struct dc_sampler *s, uint32_t pid, struct dc_sample_mode *
 		memcpy(m.why, p->why, sizeof(m.why));
 	if (g || (p && p->forget_ns && !p->why[0])) {
 		m.scope = s->host ? 1 : 2;
-		m.hz = g ? g->hz : m.hz;
 		m.copy_bytes = g ? g->copy_bytes : p->copy_bytes;
 		m.kernel = s->kernel;
 		m.switches = !g || (g->kinds & 1u << DC_PERF_SWITCHES);

@@ -27,8 +27,6 @@
 
 #include "persist/writer.h"
 
-#define DC_SAMPLER_HZ_MAX 10000u
-
 struct dc_sampler;
 
 enum dc_sample_stacks { /* how stacks are taken */
@@ -69,11 +67,6 @@ void dc_sampler_tick(struct dc_sampler *s);
  * -EPERM: the kernel refuses; -ENOMEM, -EMFILE; -ESRCH. dc_sampler_mode() has it for people.
  */
 int dc_sampler_add(struct dc_sampler *s, uint32_t pid);
-/*
- * dc_sampler_raise() - sample process @pid more often for a while: all of the host, where that is one; for so long at least
- * Return: 0, also when it is sampled as often anyway; -ESRCH: the kernel does not sample it; -errno: it stays as it was.
- */
-int dc_sampler_raise(struct dc_sampler *s, uint32_t pid, uint32_t hz, int64_t for_ns);
 /* The process is gone; what was sampled of it stays until @keep_ns have passed (its capture may come yet). */
 void dc_sampler_remove(struct dc_sampler *s, uint32_t pid, int64_t keep_ns);
 

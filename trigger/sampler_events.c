@@ -72,8 +72,7 @@ static int add_id(struct dc_sampler *s, const struct group *g, const struct even
 	s->ids[at] = (struct event_id){.id = e->id,
 				       .kind = e->kind,
 				       .shift = e->kind == DC_PERF_OFF ? (uint8_t)g->shift : 0,
-				       .copied = g->copy_bytes != 0,
-				       .hz = g->hz};
+				       .copied = g->copy_bytes != 0};
 	s->id_count++;
 	return 0;
 }
@@ -93,7 +92,6 @@ struct group *dc_group_new(struct dc_sampler *s, uint32_t root)
 	}
 	g->root = root;
 	g->shift = OFF_SHIFT_FIRST;
-	g->hz = s->config.hz;
 	g->window_ns = dc_sampler_now_ns();
 	dc_group_decide(s, g);
 	s->groups[s->group_count++] = g;
@@ -164,7 +162,7 @@ static int keep_event(struct dc_sampler *s, struct group *g, const struct event 
 
 static int open_event(struct dc_sampler *s, struct group *g, enum dc_perf_kind kind, uint32_t tid, const struct cpu *c)
 {
-	const struct dc_perf_shape shape = {.hz = g->hz,
+	const struct dc_perf_shape shape = {.hz = s->config.hz,
 					    .off_period = UINT64_C(1) << g->shift,
 					    .copy_bytes = g->copy_bytes,
 					    .kernel = s->kernel,
@@ -432,50 +430,6 @@ static void reshape(struct dc_sampler *s, struct group *g)
 		dc_group_open(s, g, g->kinds & STACK_KINDS);
 }
 
-/* Events are opened again, so what inherited the old ones goes along; a sample's id says at which rate it was taken. */
-static int set_rate(struct dc_sampler *s, struct group *g, uint32_t hz)
-{
-	for (uint32_t rate = g->hz; rate <= hz / 2 && g->shift; rate *= 2)
-		g->shift--; /* the way back is tuned */
-	g->hz = hz;
-	return dc_group_open(s, g, g->kinds & STACK_KINDS);
-}
-
-static void lower(struct dc_sampler *s, struct group *g)
-{
-	g->raised_until_ns = 0;
-	set_rate(s, g, s->config.hz);
-}
-
-static int raise_rate(struct dc_sampler *s, struct group *g, uint32_t hz, int64_t until_ns)
-{
-	const uint32_t kinds = g->kinds & STACK_KINDS;
-	int r = 0;
-
-	if (hz > g->hz)
-		r = set_rate(s, g, hz);
-	if (r < 0) {
-		g->kinds |= kinds; /* those that are closed now */
-		lower(s, g);
-	} else if (g->hz > s->config.hz && until_ns > g->raised_until_ns) {
-		g->raised_until_ns = until_ns;
-	}
-	return r;
-}
-
-int dc_sampler_raise(struct dc_sampler *s, uint32_t pid, uint32_t hz, int64_t for_ns)
-{
-	const struct process *p;
-	int r = -ESRCH;
-
-	pthread_mutex_lock(&s->lock);
-	p = dc_sampler_find(s, pid);
-	if (p && p->group)
-		r = raise_rate(s, p->group, hz < DC_SAMPLER_HZ_MAX ? hz : DC_SAMPLER_HZ_MAX, dc_sampler_now_ns() + for_ns);
-	pthread_mutex_unlock(&s->lock);
-	return r;
-}
-
 void dc_group_tune_all(struct dc_sampler *s, int64_t now)
 {
 	const double seconds = s->tuned_ns ? (double)(now - s->tuned_ns) / 1e9 : 0;
@@ -495,10 +449,8 @@ void dc_group_tune_all(struct dc_sampler *s, int64_t now)
 	for (uint32_t i = 0; i < s->group_count; i++) {
 		struct group *g = s->groups[i];
 
-		if (g->raised_until_ns && now >= g->raised_until_ns)
-			lower(s, g);
 		if (seconds > 0)
-			tune(s, g, allowed * g->hz / s->config.hz, g->switches / seconds, now);
+			tune(s, g, allowed, g->switches / seconds, now);
 		g->switches = 0;
 		reshape(s, g);
 	}

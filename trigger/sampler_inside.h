@@ -47,7 +47,6 @@ struct event_id {
 	uint8_t kind;
 	uint8_t shift; /* DC_PERF_OFF: a stack every 2^shift switches */
 	bool copied;
-	uint32_t hz; /* DC_PERF_CPU */
 };
 
 struct event {
@@ -61,8 +60,6 @@ struct group {
 	uint32_t kinds; /* bits of enum dc_perf_kind */
 	uint32_t copy_bytes;
 	uint32_t shift;
-	uint32_t hz;
-	int64_t raised_until_ns; /* 0: hz is that of the configuration */
 	struct event *events;
 	uint32_t event_count;
 	uint32_t event_capacity;

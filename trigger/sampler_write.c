@@ -73,7 +73,7 @@ static int make_sample(struct gathering *g, const struct perf_event_header *reco
 	if (e->kind == DC_PERF_OFF)
 		return dc_perf_record_sample(record, bytes, e->copied, DC_SAMPLE_OFF, UINT64_C(1) << e->shift,
 					     ret_sample);
-	return dc_perf_record_sample(record, bytes, e->copied, DC_SAMPLE_CPU, 1000000000 / e->hz, ret_sample);
+	return dc_perf_record_sample(record, bytes, e->copied, DC_SAMPLE_CPU, 1000000000 / g->s->config.hz, ret_sample);
 }
 
 static bool gather(void *arg, const struct perf_event_header *record, size_t bytes)
