@@ -8,6 +8,7 @@
  *   crash N       the same, with the recorder's handler where there is one
  *   say WORD      print it     sleep MS              exec       go on in a new image of this program
  *   slow MS       a span "slow" that lasts so long   count N    a counter "level"    trace ID   a trace context
+ *   group PID    join its process group, 0: one of its own
  *   storm MS [N]  a span "slow" of one millisecond every MS milliseconds, N times
  */
 #include <signal.h>
@@ -112,6 +113,8 @@ static int obey(const char *word, const char *a, const char *b)
 		slow(atol(a));
 	if (!strcmp(word, "count"))
 		DC_COUNTER("level", atol(a));
+	if (!strcmp(word, "group") && setpgid(0, atoi(a)) < 0)
+		perror("setpgid");
 	if (!strcmp(word, "trace"))
 		trace(a);
 	if (!strcmp(word, "storm"))

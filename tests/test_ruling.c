@@ -214,6 +214,91 @@ static void until_file(void)
 		usleep(10000);
 }
 
+/* The watcher has seen them. */
+static void until_alive(unsigned count)
+{
+	const struct dc_control_request q = {.version = DC_CONTROL_VERSION, .op = DC_CONTROL_STATUS};
+
+	for (int i = 0; i < 300 && watching_ask(&t, &q).last.status.alive < count; i++)
+		usleep(10000);
+}
+
+static const char *text_of(pid_t pid)
+{
+	static char text[16];
+
+	snprintf(text, sizeof(text), "%d", (int)pid);
+	return text;
+}
+
+static void test_group_of_the_dead(void **state)
+{
+	/* Of a process that has ended and was reaped the others of its group are still found; and nobody else. */
+	struct dc_incident in;
+	pid_t leader, dead;
+
+	(void)state;
+	if (!dc_death_supported())
+		skip();
+	when(&rules, "failed", "exit code != 0")->scope = DC_RULE_SCOPE_GROUP;
+	watching_start(&t);
+	leader = GUEST(&t, true, "group", "0", "burst", "10", "say", "ready", "hang");
+	GUEST(&t, true, "burst", "10", "say", "ready", "hang");
+	dead = GUEST(&t, true, "group", text_of(leader), "burst", "10", "say", "ready", "sleep", "200", "exit", "3");
+	watching_kill(&t, dead, 0);
+	assert_int_equal(watching_captures(&t, 1), 1);
+	in = incident_of(0);
+	assert_int_equal(in.trigger_pid, dead);
+	assert_int_equal(processes_of(0), 2);
+}
+
+static void test_restarts(void **state)
+{
+	/* Started again too often: the one that runs now, those that ended, and who else is in their group. */
+	pid_t leader;
+
+	(void)state;
+	if (!dc_death_supported())
+		skip();
+	when(&rules, "again", "restart > 1 in 60s")->scope = DC_RULE_SCOPE_GROUP;
+	watching_start(&t);
+	leader = GUEST(&t, true, "group", "0", "burst", "10", "say", "ready", "hang");
+	for (unsigned i = 0; i < 2; i++) {
+		watching_kill(&t, GUEST(&t, true, "group", text_of(leader), "burst", "10", "say", "ready", "sleep", "200", "exit", "1"), 0);
+		usleep(150000); /* it is judged */
+	}
+	assert_int_equal(watching_captures(&t, 0), 0);
+	GUEST(&t, true, "group", text_of(leader), "burst", "10", "say", "ready", "hang");
+	assert_int_equal(watching_captures(&t, 1), 1);
+	assert_string_equal(incident_of(0).rule, "again");
+	assert_int_equal(processes_of(0), 4);
+}
+
+static void test_death_of_a_group(void **state)
+{
+	/* The rule of deaths that ships is a rule like others: it may save the group, and run a command. */
+	struct dc_rule *rule = when(&rules, "default.exit-signal", "exit signal");
+	pid_t leader, dead;
+
+	(void)state;
+	if (!dc_death_supported())
+		skip();
+	rule->scope = DC_RULE_SCOPE_GROUP;
+	snprintf(rule->run, sizeof(rule->run), "echo ran >'%s'", path);
+	t.config.on_death = true;
+	watching_start(&t);
+	leader = GUEST(&t, true, "group", "0", "burst", "10", "say", "ready", "hang");
+	GUEST(&t, true, "burst", "10", "say", "ready", "hang");
+	dead = GUEST(&t, true, "group", text_of(leader), "burst", "10", "say", "ready", "hang");
+	until_alive(3);
+	watching_kill(&t, dead, SIGABRT);
+	until_file();
+	assert_int_equal(access(path, F_OK), 0);
+	assert_int_equal(watching_captures(&t, 1), 1);
+	assert_int_equal(incident_of(0).reason, DC_REASON_DEATH);
+	assert_int_equal(processes_of(0), 2);
+}
+
 static void describe(const struct dc_incident *in, const char *process, FILE *out)
 {
 	fprintf(out, "%s of %s: %d\n", in->rule, process, in->cause.value / 1e6 > 100);
@@ -321,6 +406,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_scope, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_without_its_help, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_exit_code, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_group_of_the_dead, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_restarts, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_death_of_a_group, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_command, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reload, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_thresholds, setup, teardown),

@@ -135,32 +135,37 @@ static void make_text(const struct dc_rule *rule, const struct dc_cause *c, char
 
 /* --- of whom --- */
 
-static void select_group(const struct dc_watcher *w, const struct dc_entry *of, struct selection *s)
-{
-	const pid_t group = of->ring->pid ? getpgid((pid_t)of->ring->pid) : -1;
-
-	dc_watcher_select_process(w, of, s);
-	for (uint32_t i = 0; group > 0 && i < dc_roster_count(w->roster); i++) {
-		const struct dc_entry *e = dc_roster_at(w->roster, i);
-
-		if (!e->superseded && !e->gone && e->ring->pid && !dc_entry_same(e, of) &&
-		    getpgid((pid_t)e->ring->pid) == group)
-			s->rings[s->count++] = e->ring;
-	}
-}
-
-static void select_scope(const struct dc_watcher *w, const struct dc_rule *rule, const struct dc_entry *of, struct selection *s)
+static void select_scope(const struct dc_watcher *w, const struct dc_rule *rule, struct dc_entry *of, struct selection *s)
 {
 	switch (rule->scope) {
 	case DC_RULE_SCOPE_ALL:
 		dc_watcher_select_all(w, false, s);
 		break;
 	case DC_RULE_SCOPE_GROUP:
-		select_group(w, of, s);
+		dc_watcher_select_group(w, of, s);
 		break;
 	default:
 		dc_watcher_select_process(w, of, s);
 	}
+}
+
+static const struct dc_rule *of_deaths(const struct dc_watcher *w)
+{
+	for (uint32_t i = 0; w->ruling && i < w->ruling->rules->count; i++)
+		if (strcmp(w->ruling->rules->rules[i].name, RULE_EXIT_SIGNAL) == 0)
+			return &w->ruling->rules->rules[i];
+	return NULL;
+}
+
+bool dc_ruling_select_death(const struct dc_watcher *w, struct dc_entry *e, struct selection *s)
+{
+	const struct dc_rule *rule = of_deaths(w);
+
+	if (rule)
+		select_scope(w, rule, e, s);
+	else
+		dc_watcher_select_process(w, e, s);
+	return !rule || rule->capture;
 }
 
 /* --- what is done --- */
@@ -233,6 +238,12 @@ static void run_for(struct dc_watcher *w, const struct dc_rule_firing *f, const 
 	run(w, f->rule, of->e->ring, incident, dc_watcher_now_ns());
 }
 
+/* judge.c has saved the death already. */
+static bool is_built_in(const struct dc_rule *rule)
+{
+	return strcmp(rule->name, RULE_EXIT_SIGNAL) == 0;
+}
+
 static void act(struct dc_watcher *w, const struct dc_rule_firing *f, struct selection *s)
 {
 	const struct ruled *of = f->process;
@@ -260,9 +271,9 @@ static void act(struct dc_watcher *w, const struct dc_rule_firing *f, struct sel
 	select_scope(w, rule, of->e, s);
 	make_cause(w, f, s, cause);
 	make_text(rule, cause, text, sizeof(text));
-	if (rule->capture)
+	if (rule->capture && !is_built_in(rule))
 		capture(w, f, &firing, s);
-	else
+	else if (!rule->capture)
 		dc_watcher_say(w, "rule '%s': %s[%u]: %s", rule->name, ring->header.name, firing.pid, text + strlen(rule->name) + 2);
 	if (rule->run[0])
 		run_for(w, f, &firing);
@@ -286,7 +297,7 @@ void dc_act(void *arg, const struct dc_rule_firing *firing)
 	struct dc_watcher *w = arg;
 	CLEANUP(free) struct selection *s = NULL;
 
-	if (strcmp(firing->rule->name, RULE_EXIT_SIGNAL) == 0)
+	if (is_built_in(firing->rule) && !firing->rule->run[0] && !firing->rule->sample_hz)
 		return;
 	s = calloc(1, sizeof(*s));
 	if (s)

@@ -5,8 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "trigger/crash.h"
+#include "trigger/proc.h"
 #include "trigger/watcher_inside.h"
 
 #define DEATH_TAKES_NS SECOND_NS /* from a fatal signal to the end of the process, core dump included, as a rule */
@@ -146,6 +148,36 @@ void dc_watcher_select_process(const struct dc_watcher *w, const struct dc_entry
 		const struct dc_entry *e = dc_roster_at(w->roster, i);
 
 		if (dc_entry_same(e, of) && e->ring->uid == of->ring->uid && !e->superseded)
+			s->rings[s->count++] = e->ring;
+	}
+}
+
+/* Somebody else's by now, a pid would name a group that is none of ours. A zombie still has its own. */
+void dc_watcher_note_group(struct dc_entry *e)
+{
+	const struct dc_ring *ring = e->ring;
+	struct dc_proc_stat st;
+	pid_t group;
+
+	if (!ring->pid || (group = getpgid((pid_t)ring->pid)) <= 0)
+		return;
+	if (dc_proc_stat(ring->pid, &st) == 0 && st.start_time == ring->header.start_time)
+		e->group = (uint32_t)group;
+}
+
+void dc_watcher_select_group(const struct dc_watcher *w, struct dc_entry *of, struct selection *s)
+{
+	if (!of->gone)
+		dc_watcher_note_group(of);
+	dc_watcher_select_process(w, of, s);
+	for (uint32_t i = 0; of->group && i < dc_roster_count(w->roster); i++) {
+		struct dc_entry *e = dc_roster_at(w->roster, i);
+
+		if (e->superseded || dc_entry_same(e, of))
+			continue;
+		if (!e->gone) /* shells move their children after they were seen */
+			dc_watcher_note_group(e);
+		if (e->group == of->group)
 			s->rings[s->count++] = e->ring;
 	}
 }

@@ -35,7 +35,7 @@ static bool process_ended(const struct dc_entry *e)
 	       st.start_time != e->ring->header.start_time;
 }
 
-int dc_watcher_save_death(struct dc_watcher *w, const struct dc_entry *e, int signal, int64_t after_ns)
+int dc_watcher_save_death(struct dc_watcher *w, struct dc_entry *e, int signal, int64_t after_ns)
 {
 	CLEANUP(free) struct selection *s = calloc(1, sizeof(*s));
 	char text[128];
@@ -58,7 +58,8 @@ int dc_watcher_save_death(struct dc_watcher *w, const struct dc_entry *e, int si
 		 sigabbrev_np(signal) ? sigabbrev_np(signal) : "?");
 	if (!s)
 		return -EBUSY;
-	dc_watcher_select_process(w, e, s);
+	if (!dc_ruling_select_death(w, e, s))
+		return 0;
 	r = dc_watcher_fire(w, &f, s, NULL, NULL);
 	if (r < 0 && r != -EBUSY) {
 		w->failed++;
@@ -201,6 +202,7 @@ static void judge(struct dc_watcher *w, struct dc_entry *e)
 
 void dc_watcher_on_gone(void *arg, struct dc_entry *e)
 {
+	dc_watcher_note_group(e);
 	dc_ruling_gone(e);
 	judge(arg, e);
 }

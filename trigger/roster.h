@@ -44,6 +44,7 @@ struct dc_entry {
 	int64_t gone_ns; /* CLOCK_MONOTONIC */
 	int64_t known_due_ns; /* when /proc is asked about the process again (trigger/known.h) */
 	int64_t known_step_ns;
+	uint32_t group; /* its process group, as last seen; 0: not known */
 	struct ruled *ruled; /* what rules see of it (trigger/ruling.h); NULL: nothing */
 };
 

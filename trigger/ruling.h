@@ -37,6 +37,12 @@ void dc_ruling_exec(struct dc_watcher *w, struct dc_entry *e);
 void dc_ruling_gone(struct dc_entry *e);
 /* How it ended is known. */
 void dc_ruling_ended(struct dc_watcher *w, struct dc_entry *e);
+/*
+ * Whose past a death by a signal is worth, as the rule of it that ships says, however it was changed.
+ * Return: false: no capture is wanted of it at all.
+ */
+struct selection;
+bool dc_ruling_select_death(const struct dc_watcher *w, struct dc_entry *e, struct selection *s);
 void dc_ruling_forget(struct dc_watcher *w, struct dc_entry *e);
 /* Guests stop comparing: the watcher leaves. */
 void dc_ruling_leave(struct dc_watcher *w);

@@ -114,6 +114,7 @@ static void remember(struct dc_entry *e, int64_t now)
 	if (now < e->known_due_ns)
 		return;
 	dc_known_look(ring->known, ring->pid, ring->header.pid, ring->header.start_time);
+	dc_watcher_note_group(e);
 	e->known_step_ns = e->known_step_ns ? KNOWN_STEP_NS : SECOND_NS;
 	e->known_due_ns = now + e->known_step_ns;
 }

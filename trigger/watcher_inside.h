@@ -108,6 +108,10 @@ int dc_watcher_fire(struct dc_watcher *w, const struct firing *f, struct selecti
 		    void (*each)(void *arg, uint64_t job), void *arg);
 /* All images of one process. */
 void dc_watcher_select_process(const struct dc_watcher *w, const struct dc_entry *of, struct selection *s);
+/* ... and of all in its process group, the dead as well: they are told apart by the group they were in. */
+void dc_watcher_select_group(const struct dc_watcher *w, struct dc_entry *of, struct selection *s);
+/* Its group, while it can be asked for: now and then, and when it ends. */
+void dc_watcher_note_group(struct dc_entry *e);
 /* All that are recorded, or of these the living ones. */
 void dc_watcher_select_all(const struct dc_watcher *w, bool alive_only, struct selection *s);
 void dc_watcher_on_trigger(void *arg, struct dc_entry *e, const struct dc_ring_trigger *t);
@@ -117,7 +121,7 @@ void dc_watcher_on_gone(void *arg, struct dc_entry *e);
  * dc_watcher_save_death() - one incident for a process that died, or is about to, by @signal
  * Return: as dc_watcher_fire(); -EBUSY: to be tried again.
  */
-int dc_watcher_save_death(struct dc_watcher *w, const struct dc_entry *e, int signal, int64_t after_ns);
+int dc_watcher_save_death(struct dc_watcher *w, struct dc_entry *e, int signal, int64_t after_ns);
 /* Return: whether some death is still open. */
 bool dc_watcher_judge_all(struct dc_watcher *w);
 /*
