@@ -42,7 +42,8 @@ static const struct member incident_members[] = {
 	I(26, DC_FIELD_F64, cause.value),       I(27, DC_FIELD_F64, cause.threshold),
 	I(28, DC_FIELD_U64, cause.unit),        I(29, DC_FIELD_BYTES, cause.trace_id),
 	I(31, DC_FIELD_F64, cause.amount),      I(32, DC_FIELD_F64, cause.allowed),
-	I(33, DC_FIELD_U64, cause.amount_unit),
+	I(33, DC_FIELD_U64, cause.amount_unit), I(35, DC_FIELD_U64, cause.sample_hz),
+	I(36, DC_FIELD_I64, cause.sample_for_ns),
 };
 
 static const struct member process_members[] = {
@@ -57,6 +58,8 @@ static const struct member process_members[] = {
 	P(23, DC_FIELD_I64, switches_from_ns),  P(24, DC_FIELD_U64, samples_lost),
 	P(25, DC_FIELD_U64, threads_taken),     P(26, DC_FIELD_U64, threads_refused),
 	P(27, DC_FIELD_U64, stopped_median_ns), P(28, DC_FIELD_TEXT, threads_why),
+	P(29, DC_FIELD_U64, raised_hz),         P(30, DC_FIELD_I64, raised_from_ns),
+	P(31, DC_FIELD_I64, raised_to_ns),
 };
 
 #define COUNT(a) (sizeof(a) / sizeof *(a))

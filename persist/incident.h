@@ -72,6 +72,8 @@ struct dc_cause {
 	double amount; /* of a limit: so much it was, of which @value is the part in percent ... */
 	double allowed; /* ... of this; 0: no limit is compared with */
 	enum dc_unit amount_unit; /* of these two */
+	uint32_t sample_hz; /* stacks that the rule had sampled from then on; 0: as before ... */
+	int64_t sample_for_ns; /* ... for so long */
 	uint8_t trace_id[16]; /* W3C, of what the thread worked on; zeros: not known */
 	uint32_t neighbour_count;
 	struct dc_neighbour neighbours[DC_NEIGHBOURS_MAX]; /* those open longest first */
@@ -134,6 +136,9 @@ struct dc_process {
 	uint64_t stopped_median_ns; /* how long a thread was held */
 	int64_t samples_from_ns; /* CLOCK_MONOTONIC: all samples since then are here; 0: none */
 	int64_t switches_from_ns;
+	uint32_t raised_hz; /* it was sampled more often, by a rule's wish; 0: not within the window */
+	int64_t raised_from_ns; /* CLOCK_REALTIME */
+	int64_t raised_to_ns; /* 0: it still was */
 	char sample_why[96]; /* why it was not sampled, or what is missing */
 	char threads_why[96]; /* the first thing that did not work */
 };

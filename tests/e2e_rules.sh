@@ -63,6 +63,15 @@ grep -q "line 3: rule 'slow-pay', column 45: expected a time" "$dir/err" || wron
 expect 2 rules check --json "$dir/good.conf"
 [[ $(jq -c '[.errors[] | [.rule, .line, .column]]' "$dir/out") == '[["slow-pay",3,45],["errors",8,6]]' ]] || wrong "errors in JSON"
 expect 1 rules check "$dir/none.conf"
+for rate in 49 5000; do
+	printf '[rule r]\nwhen = exec\nsample = %s\n' $rate >"$dir/rate.conf"
+	expect 2 rules check "$dir/rate.conf"
+	grep -qE "raises nothing, 49 stacks a second are sampled anyway|is too large, expected at most 1000" "$dir/err" ||
+		wrong "a rate of $rate is refused"
+done
+sed -i 's/5000/199/; 1i [watch]\nsample = off' "$dir/rate.conf"
+expect 0 rules check "$dir/rate.conf"
+grep -q 'sample stacks 199 times a second for 30.0 s$' "$dir/out" || wrong "a rate is told"
 expect 64 rules chek "$dir/good.conf"
 expect 64 rules check
 

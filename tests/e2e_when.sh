@@ -67,6 +67,8 @@ default-rules = no
 [rule second]
 when = span "slow" > 50ms
 run = cat >$dir/incident; id -u >>$dir/incident
+sample = 199
+sample-for = 1s
 END
 kill -HUP $watcher
 until_true bash -c "'$bin' status --json --interval 1ms | jq -e 'any(.rules[]; .name == \"second\") and all(.rules[]; .name != \"first\")' >/dev/null"
@@ -75,6 +77,13 @@ until_true grep -q "its command ended with status 0" "$dir/watch.err"
 head -n -1 "$dir/incident" | jq -e '.rule == "second" and .unit == "ns" and .value >= 80e6 and .name == "slow" and .process == "guest"' \
 	>/dev/null || wrong "a command gets the incident: $(cat "$dir/incident")"
 until_true bash -c "find '$dir/watched' -name '*second*.dcap' | grep -q ."
+if grep -q 'is not sampled more often' "$dir/watch.err"; then
+	echo "stacks are refused here: $(grep 'more often' "$dir/watch.err")"
+else
+	grep -q "rule 'second': 'guest' ([0-9]*) is sampled 199 times a second for 1 s" "$dir/watch.err" || wrong "the rate is raised"
+fi
+"$bin" why "$(find "$dir/watched" -name '*second*.dcap')" >"$dir/second.why"
+grep -q '; from then on 199 stacks a second for 1.00 s; ' "$dir/second.why" || wrong "why tells of it: $(cat "$dir/second.why")"
 
 wait "${pids[@]:0:8}"
 saved span 'slow: [0-9.]+ ms against 50.0 ms'

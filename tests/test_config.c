@@ -68,7 +68,7 @@ static int load_file(const char *path)
 	r = config_load(&config, path, kinds);
 	dc_rules_cleanup(&rules);
 	if (r == 0)
-		r = rule_source_take(source, with_defaults, &rules);
+		r = rule_source_take(source, with_defaults, 49, &rules);
 	rule_source_free(source);
 	fflush(stderr);
 	dup2(old, 2);

@@ -42,6 +42,8 @@ static void full_cause(struct dc_cause *cause)
 	fill(cause->trace_id, sizeof cause->trace_id);
 	fill(&cause->amount, sizeof cause->amount);
 	fill(&cause->allowed, sizeof cause->allowed);
+	fill(&cause->sample_hz, sizeof cause->sample_hz);
+	fill(&cause->sample_for_ns, sizeof cause->sample_for_ns);
 	cause->unit = DC_UNIT_PERCENT;
 	cause->amount_unit = DC_UNIT_DESCRIPTORS;
 	cause->neighbour_count = DC_NEIGHBOURS_MAX;
@@ -90,7 +92,7 @@ static void full_process(struct dc_process *p)
 	KEEP(exit_signal), KEEP(alive), KEEP(took_ns), KEEP(memory_bytes), KEEP(cap_bytes);
 	KEEP(sample_scope), KEEP(sample_hz), KEEP(sample_copy_bytes), KEEP(sample_kernel), KEEP(samples_lost);
 	KEEP(samples_from_ns), KEEP(switches_from_ns), KEEP(threads_taken), KEEP(threads_refused);
-	KEEP(stopped_median_ns);
+	KEEP(stopped_median_ns), KEEP(raised_hz), KEEP(raised_from_ns), KEEP(raised_to_ns);
 #undef KEEP
 	fill_text(p->name, sizeof p->name);
 	fill_text(p->exe, sizeof p->exe);

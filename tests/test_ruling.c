@@ -353,6 +353,60 @@ static void test_reload(void **state)
 	assert_string_equal(incident_of(0).rule, "other");
 }
 
+static struct dc_control_process ask_sampling(void)
+{
+	const struct dc_control_request q = {.version = DC_CONTROL_VERSION, .op = DC_CONTROL_SAMPLING};
+
+	return watching_ask(&t, &q).last.process;
+}
+
+/* For at most three seconds. */
+static bool until_rate(uint32_t hz)
+{
+	for (int i = 0; i < 300; i++) {
+		const struct dc_control_process p = ask_sampling();
+
+		if ((p.raised_for_ns > 0 ? p.hz : 0) == hz)
+			return true;
+		usleep(10000);
+	}
+	return false;
+}
+
+static void test_raised(void **state)
+{
+	/* More stacks for a while: of two wishes the higher one first, though rules are read anew; then it is over, and told. */
+	struct dc_rule *rule;
+	struct dc_incident in;
+
+	(void)state;
+	rule = when(&rules, "much", "counter \"level\" > 5");
+	rule->sample_hz = 499;
+	rule->sample_for_ns = 400 * MS;
+	rule = when(&rules, "longer", "counter \"level\" > 6");
+	rule->sample_hz = 199;
+	rule->sample_for_ns = 1200 * MS;
+	rule->capture = false;
+	t.config.reload = reload;
+	watching_start(&t);
+	GUEST(&t, true, "count", "1", "say", "ready", "sleep", "300", "count", "9", "tick", "20", "0");
+	for (int i = 0; i < 300 && !ask_sampling().raised_for_ns; i++)
+		usleep(10000);
+	if (!ask_sampling().raised_for_ns)
+		skip(); /* neither the kernel nor the guest takes stacks here, and the watcher has said so */
+	assert_int_equal(ask_sampling().hz, 499);
+	close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+	kill(t.watcher, SIGHUP);
+	assert_true(until_rate(199));
+	assert_string_equal(ask_rule().name, "other");
+	assert_true(until_rate(0));
+	assert_int_equal(watching_captures(&t, 1), 1);
+	in = incident_of(0);
+	assert_string_equal(in.rule, "much");
+	assert_int_equal(in.cause.sample_hz, 499);
+	assert_int_equal(in.cause.sample_for_ns, 400 * MS);
+}
+
 /* How many sites the guest compares the spans of. */
 static unsigned thresholds(void)
 {
@@ -411,6 +465,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_death_of_a_group, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_command, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reload, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_raised, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_thresholds, setup, teardown),
 	};
 

@@ -291,6 +291,45 @@ static void test_sampling_off(void **state)
 	assert_true(said("not sampled: switched off"));
 }
 
+/* How many captures there are after a command that is watched for this alone. */
+static unsigned captures_when(const char *expression, const char *const *argv)
+{
+	struct dc_rules rules = {0};
+	struct dc_rule_error error;
+	struct dc_rule rule;
+
+	dc_rule_defaults(&rule);
+	strcpy(rule.name, "r");
+	assert_int_equal(dc_rule_parse(expression, &rule.when, &error), 0);
+	assert_int_equal(dc_rules_add(&rules, &rule), 0);
+	t.config.rules = &rules;
+	run(false, argv);
+	t.config.rules = NULL;
+	dc_rules_cleanup(&rules);
+	return watching_captures(&t, 0);
+}
+#define WHEN(expression, ...) captures_when(expression, (const char *const[]){__VA_ARGS__, NULL})
+
+static void test_rules_of_any_program(void **state)
+{
+	/*
+	 * Programs that never heard of dashcam, the command and what it starts: exec and exit codes come true, also where nothing
+	 * is sampled. How a command itself begins is no exec of its.
+	 */
+	(void)state;
+	if (perf_is_refused())
+		skip();
+	for (unsigned off = 0; off < 2; off++) {
+		const unsigned before = off * 3;
+
+		t.config.sample_hz = off ? 0 : 49;
+		assert_int_equal(WHEN("exec", "sleep", "0.1"), before);
+		assert_int_equal(WHEN("exec", "sh", "-c", "exec sleep 0.1"), before + 1);
+		assert_int_equal(WHEN("exec", "sh", "-c", "sleep 0.1; true"), before + 2);
+		assert_int_equal(WHEN("exit code == 7", "sh", "-c", "(sleep 0.2; exit 7); exit 5"), before + 3);
+	}
+}
+
 static void test_signals_are_passed_on(void **state)
 {
 	/* SIGTERM to us ends the command, not the watching: its death is saved and its status ours. */
@@ -408,6 +447,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_descendants_without_a_recorder, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_sampled_beside_its_ring, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_sampling_off, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_rules_of_any_program, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_signals_are_passed_on, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_killed_run_leaves_evidence, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_recover_refuses, setup, teardown),

@@ -664,6 +664,84 @@ static int as_nobody(void)
 	return 0;
 }
 
+static void computes(void)
+{
+	for (;;)
+		spin_ns(50 * MS);
+}
+
+/* Until it has computed so much more. Return: how much it was. */
+static int64_t compute(struct dc_sampler *s, pid_t pid, int64_t ns)
+{
+	clockid_t clock;
+	int64_t from, used;
+
+	assert_int_equal(clock_getcpuclockid(pid, &clock), 0);
+	for (from = cpu_ns(clock); (used = cpu_ns(clock) - from) < ns;)
+		run_for(s, 10 * MS);
+	return used;
+}
+
+static void check_raised(uint32_t hz, bool host)
+{
+	const struct dc_sampler_config config = {
+		.hz = hz, .ready = true, .host = host, .stacks = DC_STACKS_FRAME_POINTERS, .ring_bytes = 1 << 20};
+	struct dc_sampler *s = sampler(&config);
+	CLEANUP(samples) struct samples all = {0};
+	pid_t pid = start(computes);
+	int64_t from = dc_now_ns(), raised_from, raised_to, used[3];
+	uint64_t weight = 0, raised = 0;
+	struct dc_sample_mode mode;
+
+	assert_int_equal(dc_sampler_raise(s, (uint32_t)pid, 797), -ESRCH);
+	assert_int_equal(dc_sampler_add(s, (uint32_t)pid), 0);
+	dc_sampler_mode(s, (uint32_t)pid, &mode);
+	assert_true(mode.hz == hz && !mode.raised_hz && (mode.scope != DC_SAMPLE_SCOPE_NONE) == (hz != 0));
+	used[0] = compute(s, pid, 100 * MS);
+	raised_from = dc_now_ns();
+	assert_int_equal(dc_sampler_raise(s, (uint32_t)pid, 797), 0);
+	used[1] = compute(s, pid, 200 * MS);
+	dc_sampler_mode(s, (uint32_t)pid, &mode);
+	assert_true(mode.hz == 797 && mode.raised_hz == 797 && !mode.raised_to_ns && mode.raised_from_ns >= raised_from);
+	assert_int_equal(dc_sampler_raise(s, (uint32_t)pid, 0), 0);
+	raised_to = dc_now_ns();
+	used[2] = compute(s, pid, 100 * MS);
+	dc_sampler_mode(s, (uint32_t)pid, &mode);
+	assert_true(mode.hz == (hz ? hz : 797) && mode.raised_hz == 797 && mode.raised_to_ns <= raised_to);
+	all = write_samples(s, (uint32_t)pid, from, dc_now_ns());
+	for
+		each_sample(x, &all)
+		{
+			if (x->kind != DC_SAMPLE_CPU)
+				continue;
+			weight += x->weight_ns;
+			if (x->weight_ns != 1000000000 / 797)
+				assert_true(hz && x->weight_ns == 1000000000 / hz);
+			else
+				assert_in_range(x->monotonic_ns, raised_from, raised_to);
+			raised += x->weight_ns == 1000000000 / 797 ? x->weight_ns : 0;
+		}
+	assert_in_range(raised, used[1] * 7 / 10, used[1] * 12 / 10);
+	assert_in_range(weight, (hz ? used[0] + used[1] + used[2] : used[1]) * 7 / 10, (used[0] + used[1] + used[2]) * 12 / 10);
+	end(pid, SIGKILL);
+	dc_sampler_free(s);
+}
+
+static void test_raised(void **state)
+{
+	/*
+	 * More often for a while: each sample has the weight of its rate, no CPU time counts twice, and before and after all is
+	 * as it was; also where nothing is sampled otherwise, and where the events are the host's.
+	 */
+	(void)state;
+	check_raised(97, false);
+	check_raised(0, false);
+	if (geteuid() == 0) {
+		check_raised(97, true);
+		check_raised(0, true);
+	}
+}
+
 static void test_ordinary_user(void **state)
 {
 	/* Somebody without any privilege samples own processes (perf_event_paranoid 2); others' end in one line. */
@@ -782,7 +860,7 @@ int main(void)
 		cmocka_unit_test(test_switches_are_tuned), cmocka_unit_test(test_new_threads_and_children),
 		cmocka_unit_test(test_mappings_are_told),  cmocka_unit_test(test_overwritten_ring_keeps_the_newest),
 		cmocka_unit_test(test_killed_process),     cmocka_unit_test(test_host),
-		cmocka_unit_test(test_ordinary_user),      cmocka_unit_test(test_off),
+		cmocka_unit_test(test_raised),             cmocka_unit_test(test_ordinary_user),      cmocka_unit_test(test_off),
 		cmocka_unit_test(test_copies_are_tuned),   cmocka_unit_test(test_descriptors_run_out),
 	};
 

@@ -61,6 +61,10 @@ void json_cause(struct json *j, const struct dc_cause *c)
 		json_f64(j, "allowed", c->allowed);
 		json_text(j, "amount_unit", word_unit(c->amount_unit));
 	}
+	if (c->sample_hz) {
+		json_u64(j, "sample_hz", c->sample_hz);
+		json_i64(j, "sample_for_ns", c->sample_for_ns);
+	}
 	if (trace_text(c->trace_id, id))
 		json_text(j, "trace_id", id);
 	json_neighbours(j, c);

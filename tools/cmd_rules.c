@@ -196,13 +196,14 @@ static int read_rules(const struct rules_options *o, struct checking *c, struct 
 	CLEANUP(rule_source) struct rule_source *source = rule_source_new(on_fault, c);
 	CLEANUP(config) struct config config = {0};
 	bool defaults = !c->path && o->when.count == 0;
+	uint64_t sample_hz = 0;
 	int r = source ? 0 : -ENOMEM;
 
 	if (r == 0 && c->path)
-		r = watch_check(&config, c->path, source, &defaults);
+		r = watch_check(&config, c->path, source, &defaults, &sample_hz);
 	if (r == 0)
 		r = rule_source_typed(source, &o->when);
-	return r < 0 ? r : rule_source_take(source, defaults, ret_rules);
+	return r < 0 ? r : rule_source_take(source, defaults, sample_hz, ret_rules);
 }
 
 static int check(const struct rules_options *o, const char *path)

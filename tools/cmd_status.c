@@ -176,6 +176,10 @@ static void sampling_json(struct json *j, const struct sampling *s)
 		json_bool(j, "recorder_inside", p->ring);
 		json_bool(j, "sampled", p->scope != 0);
 		json_u64(j, "hz", p->scope ? p->hz : 0);
+		if (p->raised_for_ns > 0) {
+			json_u64(j, "usual_hz", p->usual_hz);
+			json_i64(j, "raised_for_ns", p->raised_for_ns);
+		}
 		if (p->why[0])
 			json_text(j, "why", p->why);
 		json_end(j);
@@ -195,6 +199,8 @@ static void sampling_text(const struct sampling *s)
 			fputs("is not sampled", stdout);
 		else
 			printf("%s at %u Hz", p->ring ? "is sampled" : "has no recorder inside, is only sampled", p->hz);
+		if (p->raised_for_ns > 0)
+			printf(" for %s now because a rule asked for it, else at %u", text_span(p->raised_for_ns).s, p->usual_hz);
 		if (p->why[0]) {
 			fputs(": ", stdout);
 			text_print(stdout, p->why, strlen(p->why));

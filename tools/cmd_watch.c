@@ -136,7 +136,7 @@ static int read_all(const struct origin *from, struct config *config, struct wat
 	return r < 0 ? failure("out of memory") : watching_rules(&o->watching, source, ret_rules);
 }
 
-int watch_check(struct config *config, const char *path, struct rule_source *source, bool *ret_defaults)
+int watch_check(struct config *config, const char *path, struct rule_source *source, bool *ret_defaults, uint64_t *ret_sample_hz)
 {
 	struct watch_options o;
 	struct config_kind kinds[] = {{.command = &cmd_watch, .values = &o}, rule_source_kind(source), {0}};
@@ -144,9 +144,11 @@ int watch_check(struct config *config, const char *path, struct rule_source *sou
 
 	command_defaults(&cmd_watch, &o);
 	r = config_load(config, path, kinds);
-	if (r == 0)
-		*ret_defaults = is_yes(o.watching.default_rules);
-	return r;
+	if (r < 0)
+		return r;
+	*ret_defaults = is_yes(o.watching.default_rules);
+	*ret_sample_hz = o.watching.sample;
+	return 0;
 }
 
 /* SIGHUP: the rules anew. All else stays as it was at the start. */

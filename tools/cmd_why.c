@@ -300,6 +300,11 @@ static void meanwhile(const struct why *w)
 		printf("; %u further triggers within it", w->incident->coalesced);
 	if (w->incident->suppressed)
 		printf("; %u firings before it were not saved (budget)", w->incident->suppressed);
+	if (w->incident->cause.sample_hz)
+		printf("; from then on %u stacks a second for %s", w->incident->cause.sample_hz,
+		       text_span(w->incident->cause.sample_for_ns).s);
+	else if (w->of->raised_hz)
+		printf("; %u stacks a second since %s", w->of->raised_hz, text_when(w->of->raised_from_ns).s);
 	if (w->overwritten + w->dropped + w->discarded == 0)
 		fputs("; nothing was lost\n", stdout);
 	else

@@ -91,6 +91,12 @@ static void sampled(const struct part *p)
 		text_print(stdout, process->sample_why, strlen(process->sample_why));
 	}
 	putchar('\n');
+	if (process->raised_hz) {
+		printf(INDENT "%u Hz from %s on", process->raised_hz, text_when(process->raised_from_ns).s);
+		if (process->raised_to_ns)
+			printf(" for %s", text_span(process->raised_to_ns - process->raised_from_ns).s);
+		puts(", because a rule asked for it");
+	}
 	if (stack_samples(p))
 		printf(INDENT "%s stacks, back to %s before the trigger; %s unwound, %s to the outermost function\n",
 		       text_count(stack_samples(p)).s, back_to(p, p->totals.first_ns, p->totals.last_ns).s,
@@ -181,6 +187,12 @@ static void json_samples(const struct part *p, struct json *j)
 	json_u64(j, "copy_bytes", process->sample_copy_bytes);
 	json_bool(j, "kernel", process->sample_kernel);
 	json_text(j, "why", process->sample_why);
+	if (process->raised_hz) {
+		json_u64(j, "raised_hz", process->raised_hz);
+		json_text(j, "raised_from", text_rfc3339(process->raised_from_ns).s);
+		if (process->raised_to_ns)
+			json_text(j, "raised_to", text_rfc3339(process->raised_to_ns).s);
+	}
 	json_u64(j, "cpu", p->totals.samples[DC_SAMPLE_CPU]);
 	json_u64(j, "off_cpu", p->totals.samples[DC_SAMPLE_OFF]);
 	json_u64(j, "switches", switches(p));

@@ -99,14 +99,14 @@ static const struct option rule_key_table[] = {
 	 .type = OPTION_COUNT,
 	 .at = offsetof(struct rule_values, sample),
 	 .value = "HZ",
-	 .help = "sample stacks so often from then on",
+	 .help = "sample stacks of these processes so often from then on, more often than --sample says",
 	 .min = 1,
-	 .max = 10000},
+	 .max = 1000}, /* what a process that samples itself does at most, and a hundredth of a core or two */
 	{.name = "sample-for",
 	 .type = OPTION_TIME,
 	 .at = offsetof(struct rule_values, sample_for),
 	 .value = "TIME",
-	 .help = "for so long (else 30s)",
+	 .help = "for so long (else 30s), also when rules are read anew meanwhile; of several rules the highest rate counts",
 	 .min = 1000000000,
 	 .max = DAY_NS / 24},
 	{0},
@@ -338,7 +338,16 @@ int rule_source_typed(struct rule_source *s, const struct texts *when)
 	return r;
 }
 
-int rule_source_take(struct rule_source *s, bool defaults, struct dc_rules *ret_rules)
+static int check_rate(const struct dc_rule *rule, uint64_t sample_hz)
+{
+	if (!rule->sample_hz || rule->sample_hz > sample_hz)
+		return 0;
+	say("rule '%s': sample = %u raises nothing, %llu stacks a second are sampled anyway", rule->name, rule->sample_hz,
+	    (unsigned long long)sample_hz);
+	return -EINVAL;
+}
+
+int rule_source_take(struct rule_source *s, bool defaults, uint64_t sample_hz, struct dc_rules *ret_rules)
 {
 	struct dc_rules all = {0};
 	int r = 0;
@@ -348,8 +357,11 @@ int rule_source_take(struct rule_source *s, bool defaults, struct dc_rules *ret_
 			r = dc_rules_add(&all, &s->defaults.rules[i]);
 	for (uint32_t i = 0; i < s->rules.count && r == 0; i++)
 		r = dc_rules_add(&all, &s->rules.rules[i]);
+	for (uint32_t i = 0; i < s->rules.count && r == 0; i++)
+		r = check_rate(&s->rules.rules[i], sample_hz);
 	if (r < 0) {
-		say(r == -ENOSPC ? "too many rules: at most %u are taken, with those that ship" : "out of memory", DC_RULES_MAX);
+		if (r != -EINVAL)
+			say(r == -ENOSPC ? "too many rules: at most %u are taken, with those that ship" : "out of memory", DC_RULES_MAX);
 		dc_rules_cleanup(&all);
 		return r;
 	}

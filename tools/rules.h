@@ -33,8 +33,12 @@ DC_DEFINE_CLEANUP(rule_source, struct rule_source *, rule_source_free)
 struct config_kind rule_source_kind(struct rule_source *s);
 /* Expressions of --when, named when-1 and so on. Return: 0; -EINVAL after a line on stderr. */
 int rule_source_typed(struct rule_source *s, const struct texts *when);
-/* All of it, behind those that ship if @defaults. The caller cleans it up. Return: 0; -EINVAL, -ENOMEM after a line on stderr. */
-int rule_source_take(struct rule_source *s, bool defaults, struct dc_rules *ret_rules);
+/*
+ * All of it, behind those that ship if @defaults. The caller cleans it up.
+ * @sample_hz: how often stacks are sampled anyway: a rule that asks for no more is refused.
+ * Return: 0; -EINVAL, -ENOMEM after a line on stderr.
+ */
+int rule_source_take(struct rule_source *s, bool defaults, uint64_t sample_hz, struct dc_rules *ret_rules);
 
 /* "  span ... > 250\n                ^~~\n": the text, and where in it the error is. */
 void rule_point(FILE *out, const char *text, const struct dc_rule_error *error);

@@ -34,7 +34,7 @@ int watching_rules(const struct watching_options *o, struct rule_source *source,
 		return EXIT_FAILED;
 	if (rule_source_typed(source, &o->when) < 0)
 		return EXIT_USAGE;
-	return rule_source_take(source, strcmp(o->default_rules, "yes") == 0, ret_rules) < 0 ? EXIT_FAILED : EXIT_OK;
+	return rule_source_take(source, strcmp(o->default_rules, "yes") == 0, o->sample, ret_rules) < 0 ? EXIT_FAILED : EXIT_OK;
 }
 
 static void log_line(void *arg, const char *line)

@@ -49,8 +49,8 @@ int watching_configure(const struct watching_options *o, struct watching_places 
  */
 int watching_rules(const struct watching_options *o, struct rule_source *source, struct dc_rules *ret_rules);
 
-/* As `dashcam watch` reads it; @ret_defaults: whether the rules that ship are wanted (cmd_watch.c). */
-int watch_check(struct config *config, const char *path, struct rule_source *source, bool *ret_defaults);
+/* As `dashcam watch` reads it; @ret_defaults: whether the rules that ship are wanted, @ret_sample_hz: how often stacks are (cmd_watch.c). */
+int watch_check(struct config *config, const char *path, struct rule_source *source, bool *ret_defaults, uint64_t *ret_sample_hz);
 
 /*
  * Rows for a table of options; the command's options, struct @of, have a member struct watching_options watching. Those

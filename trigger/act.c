@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What follows when a rule comes true, if its budget allows: a capture of the process, its group or all; a command. What is
+ * What follows when a rule comes true, if its budget allows: a capture of the process, its group or all; a command; more
+ * stacks for a while. What is
  * not allowed is counted by rule, and said in its next capture and in `dashcam status`.
  */
 #include <errno.h>
@@ -108,6 +109,8 @@ static void make_cause(const struct dc_watcher *w, const struct dc_rule_firing *
 	snprintf(c->expression, sizeof(c->expression), "%s", f->rule->when.text);
 	dc_rule_explain(&f->rule->when, c->sentence, sizeof(c->sentence));
 	snprintf(c->name, sizeof(c->name), "%.95s", f->name ? f->name : "");
+	c->sample_hz = f->rule->sample_hz;
+	c->sample_for_ns = f->rule->sample_hz ? f->rule->sample_for_ns : 0;
 	name_thread(of, f->tid, c->thread);
 	memcpy(c->trace_id, f->trace_id, sizeof(c->trace_id));
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
@@ -238,6 +241,15 @@ static void run_for(struct dc_watcher *w, const struct dc_rule_firing *f, const 
 	run(w, f->rule, of->e->ring, incident, dc_watcher_now_ns());
 }
 
+/* Of all that the capture is of. */
+static void raise_rate(struct dc_watcher *w, const struct dc_rule *rule, const struct selection *s)
+{
+	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++)
+		for (uint32_t k = 0; k < s->count; k++)
+			if (s->rings[k] == dc_roster_at(w->roster, i)->ring)
+				dc_raising_begin(w, dc_roster_at(w->roster, i), rule->name, rule->sample_hz, rule->sample_for_ns);
+}
+
 /* judge.c has saved the death already. */
 static bool is_built_in(const struct dc_rule *rule)
 {
@@ -277,9 +289,8 @@ static void act(struct dc_watcher *w, const struct dc_rule_firing *f, struct sel
 		dc_watcher_say(w, "rule '%s': %s[%u]: %s", rule->name, ring->header.name, firing.pid, text + strlen(rule->name) + 2);
 	if (rule->run[0])
 		run_for(w, f, &firing);
-	if (rule->sample_hz) /* what threads inherited keeps its period, and samples taken at two rates could not be told apart */
-		dc_watcher_say(w, "rule '%s': stacks go on being sampled at %u Hz; give --sample to have more", rule->name,
-			       w->config.sample_hz);
+	if (rule->sample_hz)
+		raise_rate(w, rule, s);
 }
 
 static int64_t cpu_ns(void)

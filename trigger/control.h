@@ -78,6 +78,9 @@ struct dc_control_process {
 	uint32_t copy_bytes; /* 0: frame pointers */
 	char name[64];
 	char why[96]; /* it is not sampled, or not all of it is seen */
+	uint32_t usual_hz;
+	uint32_t reserved;
+	int64_t raised_for_ns; /* so long by now it is sampled more often, because a rule asked for it; 0: it is not */
 };
 
 #define DC_CONTROL_LIVE_MAX 48u

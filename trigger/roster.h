@@ -18,6 +18,13 @@
 #define DC_ROSTER_MAX 4096u
 #define DC_ROSTER_PER_UID_MAX 1024u /* of users; root may use all */
 
+/* A rule's wish for more stacks (trigger/raising.c). */
+#define DC_RAISES_MAX 4u
+struct dc_raise {
+	uint32_t hz; /* 0: none */
+	int64_t until_ns; /* CLOCK_MONOTONIC */
+};
+
 struct dc_entry {
 	struct dc_ring *ring;
 	uint64_t trigger_seq; /* handled up to here */
@@ -39,6 +46,9 @@ struct dc_entry {
 	bool asked_samples; /* to sample itself (trigger/guest_samples.h) */
 	bool noticed;       /* ... and all its sites say so */
 	uint32_t sample_ticks; /* looks since */
+	struct dc_raise raises[DC_RAISES_MAX];
+	uint32_t raised_hz; /* the highest of them, as it was told; 0: as all others */
+	int64_t raised_ns; /* since then */
 	int pidfd;       /* -1: none */
 	uint32_t asked;  /* looks since it was gone and how was not known */
 	int64_t gone_ns; /* CLOCK_MONOTONIC */

@@ -41,23 +41,14 @@ static bool wants_tail(const struct dc_rules *rules, bool shipped)
 	return false;
 }
 
-/* Whether a rule that somebody wrote is about what can be seen of a process from outside. */
-static bool wants_vitals(const struct dc_rules *rules)
-{
-	for (uint32_t i = 0; i < rules->count; i++)
-		for (uint32_t n = 0; n < rules->rules[i].when.count && !rules->rules[i].quiet; n++)
-			if (rules->rules[i].when.nodes[n].op > DC_RULE_THREAD_SILENT)
-				return true;
-	return false;
-}
-
 static void use_rules(struct dc_ruling *ruling, const struct dc_rules *rules)
 {
 	ruling->rules = rules;
 	ruling->wants_tail = wants_tail(rules, true);
 	ruling->calm_ns = wants_tail(rules, false) ? 0 : CALM_NS;
-	ruling->vitals_ns = wants_vitals(rules) ? VITALS_NS : VITALS_QUIET_NS;
+	ruling->vitals_ns = dc_rules_outside(rules) ? VITALS_NS : VITALS_QUIET_NS;
 	ruling->vitals_due_ns = 0;
+	ruling->wants_exec = dc_rules_exec(rules);
 }
 
 static void on_command_log(void *arg, const char *line)
@@ -165,6 +156,26 @@ static void open_vitals(struct ruled *r)
 
 	if (!r->vitals && ring->verified && ring->pid && !has_vitals(r->w, r->e))
 		r->vitals = dc_vitals_open(ring->pid, ring->header.start_time, NULL);
+}
+
+/* The name it has now is the one that rules go by, and the one that restarts are counted of. */
+void dc_ruling_renamed(struct dc_watcher *w, struct dc_entry *e)
+{
+	struct ruled *r = e->ruled;
+	struct dc_subject *next;
+
+	if (!r)
+		return;
+	next = dc_evaluate_process(w->ruling->evaluate, e->ring->header.name, 0, r, dc_watcher_now_ns());
+	if (!next)
+		return;
+	dc_evaluate_forget(w->ruling->evaluate, r->subject);
+	r->subject = next;
+}
+
+bool dc_ruling_wants_exec(const struct dc_watcher *w)
+{
+	return w->ruling && w->ruling->wants_exec;
 }
 
 void dc_ruling_found(struct dc_watcher *w, struct dc_entry *e, int64_t now_ns)

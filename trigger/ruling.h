@@ -33,6 +33,9 @@ bool dc_ruling_follows(const struct dc_entry *e);
 /* Return: false: no rule cares for this span. */
 bool dc_ruling_span_over(struct dc_watcher *w, struct dc_entry *e, const struct dc_ring_trigger *t);
 void dc_ruling_exec(struct dc_watcher *w, struct dc_entry *e);
+bool dc_ruling_wants_exec(const struct dc_watcher *w);
+/* Of a process without a ring: it goes on under another name. */
+void dc_ruling_renamed(struct dc_watcher *w, struct dc_entry *e);
 /* The image is no more: its last events. */
 void dc_ruling_gone(struct dc_entry *e);
 /* How it ended is known. */

@@ -49,6 +49,7 @@ struct dc_ruling {
 	struct dc_rules own[2];       /* read again: the rules there are, and those before them */
 	unsigned at;
 	bool wants_tail;
+	bool wants_exec;
 	int64_t calm_ns; /* between looks at a ring that records little; 0: at each */
 	int64_t vitals_ns; /* so often */
 	int64_t vitals_due_ns;

@@ -163,7 +163,7 @@ static int wait_for_changes(struct dc_sampler *s, bool muted)
 /* What the kernel lets us see of our own process is what it lets us see at best. */
 static int probe(struct dc_sampler *s)
 {
-	struct dc_perf_shape shape = {.hz = s->config.hz, .kernel = true};
+	struct dc_perf_shape shape = {.hz = s->config.hz ? s->config.hz : 1, .kernel = true};
 	int fd = -1, r;
 	uint64_t id;
 
@@ -186,7 +186,7 @@ static int sample_host(struct dc_sampler *s)
 
 	if (!g)
 		return -ENOMEM;
-	r = dc_group_open(s, g, ALL_KINDS);
+	r = dc_group_open(s, g, dc_sampler_kinds(s, ALL_KINDS));
 	if (r < 0)
 		dc_group_free(s, g);
 	else
@@ -228,7 +228,7 @@ int dc_sampler_new(const struct dc_sampler_config *config, struct dc_sampler **r
 	pthread_mutex_init(&s->lock, NULL);
 	if (s->config.hz > 10000)
 		s->config.hz = 10000;
-	if (s->config.hz == 0)
+	if (s->config.hz == 0 && !s->config.ready)
 		snprintf(s->why, sizeof(s->why), "switched off");
 	else if (s->config.stacks == DC_STACKS_GUEST)
 		snprintf(s->why, sizeof(s->why), "left to programs that record (--stacks guest)");
@@ -285,16 +285,11 @@ static struct process *process_new(struct dc_sampler *s, uint32_t pid, int64_t f
 	return p;
 }
 
-static bool alive(const struct process *p)
-{
-	return !p->ended && p->forget_ns == 0;
-}
-
 /* Whether anybody still needs the events of a group: the process they are of, or one it made. */
 static bool group_needed(const struct dc_sampler *s, const struct group *g)
 {
 	for (uint32_t i = 0; i < s->process_count; i++)
-		if (s->processes[i]->group == g && alive(s->processes[i]))
+		if ((s->processes[i]->group == g || s->processes[i]->boost == g) && dc_process_alive(s->processes[i]))
 			return true;
 	return g == s->host;
 }
@@ -306,9 +301,9 @@ static int sample_process(struct dc_sampler *s, struct process *p)
 	p->group = dc_group_new(s, p->pid);
 	if (!p->group)
 		return -ENOMEM;
-	r = dc_group_open(s, p->group, ALL_KINDS);
+	r = dc_group_open(s, p->group, dc_sampler_kinds(s, ALL_KINDS));
 	if (r == -EMFILE || r == -ENFILE) {
-		const int few = dc_group_open(s, p->group, FEW_KINDS);
+		const int few = dc_group_open(s, p->group, dc_sampler_kinds(s, FEW_KINDS));
 
 		if (few == 0)
 			snprintf(p->why, sizeof(p->why), "no switches: too many open files (ulimit -n)");
@@ -328,7 +323,7 @@ static int add(struct dc_sampler *s, uint32_t pid)
 		return 0;
 	dc_sampler_drain(s);
 	p = dc_sampler_find(s, pid);
-	if (p && p->group && alive(p)) {
+	if (p && p->group && dc_process_alive(p)) {
 		p->added = true;
 		return 0;
 	}
@@ -369,13 +364,26 @@ void dc_sampler_remove(struct dc_sampler *s, uint32_t pid, int64_t keep_ns)
 	pthread_mutex_lock(&s->lock);
 	p = dc_sampler_find(s, pid);
 	if (p && p->forget_ns == 0) {
-		struct group *g = p->group;
+		struct group *const of[] = {p->group, p->boost};
 
 		leave(p, dc_sampler_now_ns() + (keep_ns > 0 ? keep_ns : 0));
-		if (g && !group_needed(s, g))
-			dc_group_free(s, g);
+		for (unsigned i = 0; i < 2; i++)
+			if (of[i] && !group_needed(s, of[i]))
+				dc_group_free(s, of[i]);
 	}
 	pthread_mutex_unlock(&s->lock);
+}
+
+static void raised_mode(const struct process *p, struct dc_sample_mode *m)
+{
+	const struct raised *r = p ? dc_process_raised(p) : NULL;
+
+	if (!r)
+		return;
+	m->raised_hz = r->hz;
+	m->raised_from_ns = r->from_ns;
+	m->raised_to_ns = r->to_ns;
+	m->hz = r->to_ns && m->hz ? m->hz : r->hz;
 }
 
 void dc_sampler_mode(struct dc_sampler *s, uint32_t pid, struct dc_sample_mode *ret_mode)
@@ -387,13 +395,16 @@ void dc_sampler_mode(struct dc_sampler *s, uint32_t pid, struct dc_sample_mode *
 	pthread_mutex_lock(&s->lock);
 	p = dc_sampler_find(s, pid);
 	g = p ? p->group : NULL;
+	raised_mode(p, &m);
 	if (!s->on)
 		memcpy(m.why, s->why, sizeof(m.why));
 	else if (!p)
 		snprintf(m.why, sizeof(m.why), "nobody asked for it");
+	else if (!m.hz)
+		snprintf(m.why, sizeof(m.why), "switched off");
 	else
 		memcpy(m.why, p->why, sizeof(m.why));
-	if (g || (p && p->forget_ns && !p->why[0])) {
+	if (m.hz && (g || (p && p->forget_ns && !p->why[0]))) {
 		m.scope = s->host ? 1 : 2;
 		m.copy_bytes = g ? g->copy_bytes : p->copy_bytes;
 		m.kernel = s->kernel;
@@ -426,7 +437,7 @@ void dc_sampler_tune(struct dc_sampler *s, uint32_t stack_used)
 
 static void note(struct dc_sampler *s, enum note_kind kind, uint32_t pid, uint32_t parent)
 {
-	for (uint32_t i = 0; i < s->note_count; i++)
+	for (uint32_t i = 0; i < s->note_count && kind != NOTE_EXECED; i++)
 		if (s->notes[i].kind == kind && s->notes[i].pid == pid)
 			return;
 	if (s->note_count < NOTES_MAX)
@@ -450,7 +461,7 @@ static void on_task(struct dc_sampler *s, const struct change *c, bool fork)
 	struct process *p = dc_sampler_find(s, fork && process ? c->other : c->pid);
 
 	if (!fork) {
-		if (p && process && alive(p) && !p->added)
+		if (p && process && dc_process_alive(p) && !p->added)
 			p->ended = true; /* its other threads, if any, are not worth keeping the parent's events for */
 		return;
 	}
@@ -462,8 +473,13 @@ static void on_task(struct dc_sampler *s, const struct change *c, bool fork)
 
 		if (!child)
 			return;
-		child->group = p->group;
+		dc_process_inherit(child, p, c->time_ns);
 		note(s, NOTE_FORKED, c->pid, c->other);
+		for (unsigned i = 0; i < EARLY_MAX; i++)
+			if (s->early[i] == c->pid) {
+				s->early[i] = 0;
+				note(s, NOTE_EXECED, c->pid, 0);
+			}
 	}
 }
 
@@ -484,11 +500,15 @@ static bool on_change(void *arg, const struct perf_event_header *record, size_t 
 	case PERF_RECORD_COMM:
 	case PERF_RECORD_MMAP:
 		p = dc_sampler_find(s, c.pid);
+		if (!p && record->type == PERF_RECORD_COMM && (record->misc & PERF_RECORD_MISC_COMM_EXEC))
+			s->early[s->early_count++ % EARLY_MAX] = c.pid;
 		if (!p || !p->group ||
 		    (record->type == PERF_RECORD_COMM && !(record->misc & PERF_RECORD_MISC_COMM_EXEC)))
 			break;
 		if (record->type == PERF_RECORD_COMM && p->group->root == c.pid)
 			p->group->decide = true;
+		if (record->type == PERF_RECORD_COMM)
+			note(s, NOTE_EXECED, c.pid, 0);
 		note(s, NOTE_MAPPED, c.pid, 0);
 		break;
 	case PERF_RECORD_LOST:
@@ -518,7 +538,7 @@ static uint32_t take_notes(struct dc_sampler *s, struct note ret_notes[static NO
 	*ret_all = s->lost_changes ? calloc(s->process_count + 1, sizeof(uint32_t)) : NULL;
 	*ret_count = 0;
 	for (uint32_t i = 0; *ret_all && i < s->process_count; i++)
-		if (alive(s->processes[i]))
+		if (dc_process_alive(s->processes[i]))
 			(*ret_all)[(*ret_count)++] = s->processes[i]->pid;
 	s->lost_changes = false;
 	return count;
@@ -538,6 +558,8 @@ static void tell(struct dc_sampler *s)
 	for (uint32_t i = 0; i < count; i++) {
 		if (notes[i].kind == NOTE_FORKED && c->forked)
 			c->forked(c->arg, notes[i].parent, notes[i].pid);
+		if (notes[i].kind == NOTE_EXECED && c->execed)
+			c->execed(c->arg, notes[i].pid);
 		if (notes[i].kind == NOTE_MAPPED && c->mapped)
 			c->mapped(c->arg, notes[i].pid);
 	}

@@ -42,13 +42,16 @@ struct dc_sampler_config {
 	uint32_t copy_bytes; /* of the stack, 0: begins at 8 KiB, tuned to what unwinding used (4 to 60 KiB) */
 	uint64_t ring_bytes; /* of stacks, per CPU and scope; 0: 8 MiB, less where memlock says so */
 	bool host; /* try the whole host first */
+	bool ready; /* where hz is 0, too: tell of fork and exec, and of stacks when dc_sampler_raise() says so */
 	void (*log)(void *arg, const char *line);
 	void *log_arg;
 	/* A sampled process mapped something executable, or became another program. */
 	void (*mapped)(void *arg, uint32_t pid);
+	/* It became another program: once for each time. */
+	void (*execed)(void *arg, uint32_t pid);
 	/* A sampled process made another one, which is sampled as well. */
 	void (*forked)(void *arg, uint32_t parent, uint32_t pid);
-	void *arg; /* of both */
+	void *arg; /* of all three */
 };
 
 /* Return: 0, also when the kernel refuses everything: dc_sampler_why() says so. -ENOMEM. */
@@ -70,6 +73,15 @@ int dc_sampler_add(struct dc_sampler *s, uint32_t pid);
 /* The process is gone; what was sampled of it stays until @keep_ns have passed (its capture may come yet). */
 void dc_sampler_remove(struct dc_sampler *s, uint32_t pid, int64_t keep_ns);
 
+/*
+ * dc_sampler_raise() - stacks of @pid, and of those sampled together with it, @hz a second; 0: as often as all others
+ * Of several wishes about one set of events the highest counts. What was sampled at which rate stays known.
+ * Return: 0; -ESRCH: it is not sampled at all; -errno: the kernel refuses, and all is as it was.
+ */
+int dc_sampler_raise(struct dc_sampler *s, uint32_t pid, uint32_t hz);
+/* Whether its forks and calls of exec are told of. */
+bool dc_sampler_follows(struct dc_sampler *s, uint32_t pid);
+
 /* How a process is sampled, for status and captures. */
 struct dc_sample_mode {
 	uint32_t scope; /* DC_SAMPLE_SCOPE_*: 0 none, 1 host, 2 process, 3 by the guest itself */
@@ -79,6 +91,9 @@ struct dc_sample_mode {
 	bool switches;
 	bool off_cpu; /* stacks where threads leave the CPU */
 	char why[96]; /* of scope 0, or of what is missing */
+	uint32_t raised_hz; /* the last time it was sampled more often; 0: it never was */
+	int64_t raised_from_ns; /* CLOCK_MONOTONIC */
+	int64_t raised_to_ns; /* 0: it still is */
 };
 void dc_sampler_mode(struct dc_sampler *s, uint32_t pid, struct dc_sample_mode *ret_mode);
 

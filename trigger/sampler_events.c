@@ -72,7 +72,9 @@ static int add_id(struct dc_sampler *s, const struct group *g, const struct even
 	s->ids[at] = (struct event_id){.id = e->id,
 				       .kind = e->kind,
 				       .shift = e->kind == DC_PERF_OFF ? (uint8_t)g->shift : 0,
-				       .copied = g->copy_bytes != 0};
+				       .copied = g->copy_bytes != 0,
+				       .boost = g->boost,
+				       .hz = g->hz};
 	s->id_count++;
 	return 0;
 }
@@ -91,6 +93,7 @@ struct group *dc_group_new(struct dc_sampler *s, uint32_t root)
 		return NULL;
 	}
 	g->root = root;
+	g->hz = s->config.hz;
 	g->shift = OFF_SHIFT_FIRST;
 	g->window_ns = dc_sampler_now_ns();
 	dc_group_decide(s, g);
@@ -98,7 +101,7 @@ struct group *dc_group_new(struct dc_sampler *s, uint32_t root)
 	return g;
 }
 
-static void close_kinds(struct dc_sampler *s, struct group *g, uint32_t kinds)
+void dc_group_close(struct dc_sampler *s, struct group *g, uint32_t kinds)
 {
 	const int64_t now = dc_sampler_now_ns();
 	uint32_t kept = 0;
@@ -121,10 +124,13 @@ static void close_kinds(struct dc_sampler *s, struct group *g, uint32_t kinds)
 
 void dc_group_free(struct dc_sampler *s, struct group *g)
 {
-	close_kinds(s, g, UINT32_MAX);
-	for (uint32_t i = 0; i < s->process_count; i++)
+	dc_group_close(s, g, UINT32_MAX);
+	for (uint32_t i = 0; i < s->process_count; i++) {
 		if (s->processes[i]->group == g)
 			s->processes[i]->group = NULL;
+		if (s->processes[i]->boost == g)
+			s->processes[i]->boost = NULL;
+	}
 	for (uint32_t i = 0; i < s->group_count; i++)
 		if (s->groups[i] == g)
 			s->groups[i] = s->groups[--s->group_count];
@@ -162,7 +168,7 @@ static int keep_event(struct dc_sampler *s, struct group *g, const struct event 
 
 static int open_event(struct dc_sampler *s, struct group *g, enum dc_perf_kind kind, uint32_t tid, const struct cpu *c)
 {
-	const struct dc_perf_shape shape = {.hz = s->config.hz,
+	const struct dc_perf_shape shape = {.hz = g->hz,
 					    .off_period = UINT64_C(1) << g->shift,
 					    .copy_bytes = g->copy_bytes,
 					    .kernel = s->kernel,
@@ -299,7 +305,7 @@ static int open_processes(struct dc_sampler *s, struct group *g, uint32_t kinds)
 		const struct process *p = s->processes[i];
 		int one;
 
-		if (p->group != g || p->ended)
+		if ((p->group != g && p->boost != g) || p->ended)
 			continue;
 		one = open_process(s, g, kinds, p->pid, &o);
 		if (one != -ESRCH)
@@ -317,10 +323,10 @@ int dc_group_open(struct dc_sampler *s, struct group *g, uint32_t kinds)
 
 	if (!s->kernel) /* where the kernel's mode is hidden no switch is ever sampled: it happens there */
 		kinds &= ~BIT(DC_PERF_OFF);
-	close_kinds(s, g, kinds);
+	dc_group_close(s, g, kinds);
 	r = g->root == 0 ? open_thread(s, g, kinds, 0) : open_processes(s, g, kinds);
 	if (r < 0)
-		close_kinds(s, g, kinds);
+		dc_group_close(s, g, kinds);
 	else
 		g->kinds |= kinds;
 	return r;
@@ -379,11 +385,11 @@ static void count_switches(struct dc_sampler *s)
 	}
 }
 
-static uint32_t shift_for(double rate, double allowed)
+static uint32_t shift_for(double rate, double most)
 {
 	uint32_t shift = 0;
 
-	while (shift < OFF_SHIFT_MAX && rate > allowed * (double)(UINT64_C(1) << shift))
+	while (shift < OFF_SHIFT_MAX && rate > most * (double)(UINT64_C(1) << shift))
 		shift++;
 	return shift;
 }
@@ -399,13 +405,13 @@ static void retune(struct dc_sampler *s, struct group *g, uint32_t shift, int64_
 }
 
 /* Up at once (rings fill with what nobody needs), down when a whole window agrees. */
-static void tune(struct dc_sampler *s, struct group *g, double allowed, double rate, int64_t now)
+static void tune(struct dc_sampler *s, struct group *g, double most, double rate, int64_t now)
 {
-	const uint32_t needed = shift_for(rate, allowed);
+	const uint32_t needed = shift_for(rate, most);
 
 	if (needed > g->needed)
 		g->needed = needed;
-	if (needed > g->shift && rate > 1.5 * allowed * (double)(UINT64_C(1) << g->shift))
+	if (needed > g->shift && rate > 1.5 * most * (double)(UINT64_C(1) << g->shift))
 		retune(s, g, needed, now);
 	else if (now - g->window_ns < (g->settled ? WINDOW_NS : WINDOW_FIRST_NS))
 		return;
@@ -426,15 +432,22 @@ static void reshape(struct dc_sampler *s, struct group *g)
 	else if (before)
 		g->copy_bytes = s->copy_bytes;
 	g->decide = false;
-	if (g->copy_bytes != before)
+	if (g->copy_bytes != before && (g->kinds & STACK_KINDS))
 		dc_group_open(s, g, g->kinds & STACK_KINDS);
+}
+
+/* So many a second and CPU in all: the rings are shared. */
+static double allowed(const struct dc_sampler *s, const struct group *g, uint32_t busy)
+{
+	const double all = (double)g->hz * (double)s->cpu_count / (busy ? busy : 1);
+
+	return !s->host && all > g->hz ? g->hz : all;
 }
 
 void dc_group_tune_all(struct dc_sampler *s, int64_t now)
 {
 	const double seconds = s->tuned_ns ? (double)(now - s->tuned_ns) / 1e9 : 0;
 	uint32_t busy = 0;
-	double allowed;
 
 	if (s->tuned_ns && seconds < 0.1)
 		return;
@@ -442,15 +455,11 @@ void dc_group_tune_all(struct dc_sampler *s, int64_t now)
 	count_switches(s);
 	for (uint32_t i = 0; i < s->group_count; i++)
 		busy += s->groups[i]->switches > 0;
-	/* So many a second and CPU in all: the rings are shared. */
-	allowed = (double)s->config.hz * (double)s->cpu_count / (busy ? busy : 1);
-	if (!s->host && allowed > s->config.hz)
-		allowed = s->config.hz;
 	for (uint32_t i = 0; i < s->group_count; i++) {
 		struct group *g = s->groups[i];
 
-		if (seconds > 0)
-			tune(s, g, allowed, g->switches / seconds, now);
+		if (seconds > 0 && g->hz)
+			tune(s, g, allowed(s, g, busy), g->switches / seconds, now);
 		g->switches = 0;
 		reshape(s, g);
 	}

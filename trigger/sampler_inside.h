@@ -3,7 +3,7 @@
  * What the parts of the sampler share; nobody else includes it. All of it under the sampler's lock.
  *
  *   sampler.c         rings, processes, what the watcher sees      sampler_events.c  which events are open, of which threads
- *   sampler_write.c   from rings to a capture
+ *   sampler_write.c   from rings to a capture                 sampler_raise.c   more often, for a while
  *
  *   process ──► group: the events of one process that was added ──► ids: what a sample's event stood for, also when it is closed
  *      └── a process it made is in the same group: its events are inherited
@@ -23,6 +23,7 @@
 #define PROCESSES_MAX 8192u
 #define FORKS_MAX 1024u
 #define NOTES_MAX 256u
+#define EARLY_MAX 32u
 #define OFF_SHIFT_FIRST 6u /* until it is known how often they switch */
 #define OFF_SHIFT_MAX 20u
 
@@ -47,6 +48,8 @@ struct event_id {
 	uint8_t kind;
 	uint8_t shift; /* DC_PERF_OFF: a stack every 2^shift switches */
 	bool copied;
+	bool boost; /* besides the host's own of the same kind, which then does not count */
+	uint32_t hz; /* DC_PERF_CPU */
 };
 
 struct event {
@@ -57,6 +60,8 @@ struct event {
 
 struct group {
 	uint32_t root; /* 0: the host */
+	uint32_t hz;
+	bool boost; /* of a process whose other events are the host's */
 	uint32_t kinds; /* bits of enum dc_perf_kind */
 	uint32_t copy_bytes;
 	uint32_t shift;
@@ -71,9 +76,21 @@ struct group {
 	bool decide; /* it became another program */
 };
 
+/* When it was sampled more often than others. */
+#define RAISED_MAX 8u
+struct raised {
+	uint32_t hz;
+	int64_t from_ns;
+	int64_t to_ns; /* 0: still */
+};
+
 struct process {
 	uint32_t pid;
 	struct group *group; /* NULL: not sampled (any more) */
+	struct group *boost; /* where that is the host's, and it is sampled more often; else NULL */
+	uint32_t wish_hz; /* 0: as others */
+	uint32_t raised_count; /* running; slot = count % RAISED_MAX */
+	struct raised raised[RAISED_MAX];
 	bool added; /* asked for, not only inherited */
 	bool ended; /* said to have */
 	int64_t from_ns;
@@ -92,6 +109,7 @@ struct fork_seen {
 enum note_kind {
 	NOTE_MAPPED = 1,
 	NOTE_FORKED = 2,
+	NOTE_EXECED = 3,
 };
 
 struct note {
@@ -124,11 +142,30 @@ struct dc_sampler {
 	uint32_t fork_count; /* running */
 	struct note notes[NOTES_MAX];
 	uint32_t note_count;
+	uint32_t early[EARLY_MAX]; /* pids that called exec before their fork was read: it waits in another CPU's ring */
+	uint32_t early_count; /* running */
 	bool lost_changes; /* all processes are to be looked at again */
 	int64_t cleaned_ns;
 	int64_t tuned_ns;
 	struct dc_frame_cache frames;
 };
+
+static inline bool dc_process_alive(const struct process *p)
+{
+	return !p->ended && p->forget_ns == 0;
+}
+
+/* What is open all the time: without a rate only what tells of changes. */
+static inline uint32_t dc_sampler_kinds(const struct dc_sampler *s, uint32_t kinds)
+{
+	return s->config.hz ? kinds : kinds & 1u << DC_PERF_CHANGES;
+}
+
+/* NULL: it never was. */
+const struct raised *dc_process_raised(const struct process *p);
+bool dc_process_raised_at(const struct process *p, int64_t time_ns);
+/* A child begins as its parent is. */
+void dc_process_inherit(struct process *child, const struct process *parent, int64_t now_ns);
 
 int64_t dc_sampler_now_ns(void); /* CLOCK_MONOTONIC */
 struct process *dc_sampler_find(const struct dc_sampler *s, uint32_t pid);
@@ -146,6 +183,7 @@ void dc_group_free(struct dc_sampler *s, struct group *g);
  * Return: 0, -ESRCH: no thread is left; -errno: none of these kinds is open.
  */
 int dc_group_open(struct dc_sampler *s, struct group *g, uint32_t kinds);
+void dc_group_close(struct dc_sampler *s, struct group *g, uint32_t kinds);
 /* Frame pointers or a copy, and how much. */
 void dc_group_decide(struct dc_sampler *s, struct group *g);
 /* How many switches a stack is taken at, from how many there were; and what else changed. */

@@ -22,6 +22,7 @@ struct entry {
 /* Samples of one process as they are found: newest first, CPU by CPU. */
 struct gathering {
 	const struct dc_sampler *s;
+	const struct process *process;
 	uint32_t pid;
 	int64_t from_ns;
 	int64_t to_ns;
@@ -62,9 +63,10 @@ static bool make_room(struct gathering *g)
 }
 
 static int make_sample(struct gathering *g, const struct perf_event_header *record, size_t bytes, uint64_t id,
-		       struct dc_sample *ret_sample)
+		       int64_t time_ns, struct dc_sample *ret_sample)
 {
 	const struct event_id *e = record->type == PERF_RECORD_SAMPLE ? dc_sampler_event(g->s, id) : NULL;
+	const bool raised = g->s->host && dc_process_raised_at(g->process, time_ns);
 
 	if (record->type != PERF_RECORD_SAMPLE)
 		return dc_perf_record_switch(record, bytes, ret_sample);
@@ -73,7 +75,9 @@ static int make_sample(struct gathering *g, const struct perf_event_header *reco
 	if (e->kind == DC_PERF_OFF)
 		return dc_perf_record_sample(record, bytes, e->copied, DC_SAMPLE_OFF, UINT64_C(1) << e->shift,
 					     ret_sample);
-	return dc_perf_record_sample(record, bytes, e->copied, DC_SAMPLE_CPU, 1000000000 / g->s->config.hz, ret_sample);
+	if (!e->hz || (!e->boost && raised)) /* the host's event goes on beside the process's own: one of them counts */
+		return -ENOENT;
+	return dc_perf_record_sample(record, bytes, e->copied, DC_SAMPLE_CPU, 1000000000 / e->hz, ret_sample);
 }
 
 static bool gather(void *arg, const struct perf_event_header *record, size_t bytes)
@@ -96,7 +100,7 @@ static bool gather(void *arg, const struct perf_event_header *record, size_t byt
 		return false;
 	}
 	sample = (struct dc_sample *)(void *)(g->bytes + g->used);
-	if (make_sample(g, record, bytes, who.id, sample) < 0)
+	if (make_sample(g, record, bytes, who.id, who.time_ns, sample) < 0)
 		return true;
 	g->entries[g->count++] = (struct entry){who.time_ns, g->used};
 	g->used += sample->bytes;
@@ -172,14 +176,19 @@ int dc_sampler_write(struct dc_sampler *s, uint32_t pid, uint32_t process, int64
 		     struct dc_writer *w, struct dc_sampler_totals *ret_totals)
 {
 	struct gathering g = {.s = s, .pid = pid, .from_ns = from_ns, .to_ns = to_ns};
+	const struct raised *raised;
 	const struct process *p;
 	int r;
 
 	pthread_mutex_lock(&s->lock);
 	p = s->on ? dc_sampler_find(s, pid) : NULL;
+	raised = p ? dc_process_raised(p) : NULL;
 	if (p && p->from_ns > g.from_ns)
 		g.from_ns = p->from_ns;
-	if (p && (p->group || p->forget_ns))
+	if (p && !s->config.hz && raised && raised->from_ns > g.from_ns)
+		g.from_ns = raised->from_ns;
+	g.process = p;
+	if (p && (p->group || p->forget_ns) && (s->config.hz || raised))
 		gather_all(&g);
 	pthread_mutex_unlock(&s->lock);
 	r = g.error;

@@ -7,6 +7,7 @@
  * do that when they begin, so they are given a second for it.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "trigger/guest_samples.h"
 #include "trigger/watcher_inside.h"
@@ -16,6 +17,7 @@
 #define ASK_AFTER_NS SECOND_NS
 #define ASK_TICKS 4u /* looks, of which there are four a second */
 #define HURRY_TICKS 12u
+#define RING_LEAST_BYTES 16384u
 
 /* A process loaded code: its address space is read again at once, or it may be gone before. */
 static void on_mapped(void *arg, uint32_t pid)
@@ -28,11 +30,43 @@ static void on_mapped(void *arg, uint32_t pid)
 
 		if (e->gone || e->ring->pid != pid)
 			continue;
-		if (e->ring->bare)
-			dc_ring_bare_rename(e->ring);
 		dc_maps_want(e->ring->maps);
 		if (dc_maps_due(e->ring->maps, now))
 			dc_maps_look(e->ring->maps, pid, e->ring->header.start_time);
+	}
+}
+
+static bool renamed(struct dc_ring *ring)
+{
+	char before[sizeof(ring->header.name)];
+
+	memcpy(before, ring->header.name, sizeof(before));
+	dc_ring_bare_rename(ring);
+	return strcmp(before, ring->header.name) != 0;
+}
+
+/* A rule hears of it under the name that it had; what follows is about the next one. */
+void dc_sampling_execed(struct dc_watcher *w, struct dc_entry *e)
+{
+	dc_ruling_exec(w, e);
+	if (renamed(e->ring))
+		dc_ruling_renamed(w, e);
+}
+
+/* With a ring it is noticed by that one's end (judge.c). */
+static void on_execed(void *arg, uint32_t pid)
+{
+	struct dc_watcher *w = arg;
+
+	if (w->starting_pid == pid) { /* the first one is how a command begins */
+		w->starting_pid = 0;
+		return;
+	}
+	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++) {
+		struct dc_entry *e = dc_roster_at(w->roster, i);
+
+		if (e->ring->bare && e->ring->pid == pid && !e->gone && !e->superseded)
+			dc_sampling_execed(w, e);
 	}
 }
 
@@ -44,13 +78,24 @@ static void on_forked(void *arg, uint32_t parent, uint32_t pid)
 	dc_roster_add_bare(w->roster, pid, true);
 }
 
+/* Without samples there may still be a reason to follow processes: what rules are about. */
+static bool wanted(const struct dc_watcher_config *c)
+{
+	return dc_rules_outside(c->rules) || dc_rules_raise(c->rules);
+}
+
 int dc_sampling_open(struct dc_watcher *w)
 {
+	w->ready = wanted(&w->config);
+
+	const bool stacks = w->config.sample_hz || dc_rules_raise(w->config.rules);
 	const struct dc_sampler_config config = {.hz = w->config.sample_hz,
-						 .ring_bytes = w->config.sample_bytes,
+						 .ring_bytes = stacks ? w->config.sample_bytes : RING_LEAST_BYTES,
+						 .ready = w->ready,
 						 .stacks = w->config.sample_stacks,
 						 .host = w->config.sample_host,
 						 .mapped = on_mapped,
+						 .execed = on_execed,
 						 .forked = w->config.sample_bare ? on_forked : NULL,
 						 .arg = w};
 
@@ -77,15 +122,17 @@ static void say_refused(struct dc_watcher *w, const struct dc_entry *e)
 }
 
 /* Once more, for the time to come. */
-static int ask(const struct dc_watcher *w, const struct dc_ring *ring)
+static int ask(const struct dc_watcher *w, const struct dc_entry *e)
 {
-	return dc_guest_closed(ring) ? -EPERM : dc_guest_ask(ring, w->config.sample_hz, DC_GUEST_COPY_BYTES);
+	const uint32_t hz = e->raised_hz > w->config.sample_hz ? e->raised_hz : w->config.sample_hz;
+
+	return dc_guest_closed(e->ring) ? -EPERM : dc_guest_ask(e->ring, hz, DC_GUEST_COPY_BYTES);
 }
 
 static void ask_first(struct dc_watcher *w, struct dc_entry *e)
 {
 	e->ask_samples_ns = 0;
-	e->asked_samples = ask(w, e->ring) == 0;
+	e->asked_samples = ask(w, e) == 0;
 	e->noticed = e->asked_samples && dc_guest_notice(e->ring, true) == 0;
 	say_refused(w, e);
 }
@@ -96,9 +143,11 @@ void dc_sampling_add(struct dc_watcher *w, struct dc_entry *e)
 	struct dc_sample_mode mode;
 	int r;
 
-	if (!ring->verified || !ring->pid || !w->config.sample_hz)
+	if (!ring->verified || !ring->pid || (!w->config.sample_hz && !w->ready))
 		return;
 	r = dc_sampler_add(w->sampler, ring->pid);
+	if (!w->config.sample_hz)
+		return;
 	dc_sampler_mode(w->sampler, ring->pid, &mode);
 	if (mode.kernel)
 		dc_maps_kernel(ring->maps);
@@ -128,7 +177,7 @@ static void ask_again(struct dc_watcher *w, struct dc_entry *e)
 	struct dc_guest_state s;
 
 	e->sample_ticks++;
-	if (asks && ask(w, e->ring) < 0) {
+	if (asks && ask(w, e) < 0) {
 		leave_alone(e);
 	} else if (e->noticed) {
 		dc_guest_notice(e->ring, false);
@@ -150,6 +199,25 @@ void dc_sampling_tick(struct dc_watcher *w)
 		else if (e->asked_samples)
 			ask_again(w, e);
 	}
+}
+
+int dc_sampling_rate(struct dc_watcher *w, struct dc_entry *e, uint32_t hz)
+{
+	int r;
+
+	e->raised_hz = hz;
+	r = dc_sampler_raise(w->sampler, e->ring->pid, hz);
+	if (r != -ESRCH || e->ring->bare)
+		return r;
+	if (!hz && !w->config.sample_hz) {
+		leave_alone(e);
+		return 0;
+	}
+	r = ask(w, e);
+	if (r == 0 && !e->asked_samples)
+		e->noticed = dc_guest_notice(e->ring, true) == 0;
+	e->asked_samples = e->asked_samples || r == 0;
+	return r;
 }
 
 void dc_sampling_close(struct dc_watcher *w)
@@ -190,7 +258,7 @@ int dc_watcher_sample(struct dc_watcher *w, uint32_t pid)
 {
 	int r;
 
-	if (!w->config.sample_hz)
+	if (!w->config.sample_hz && !w->ready)
 		return 0;
 	r = dc_roster_add_bare(w->roster, pid, false);
 	return r < 0 ? r : 0;
@@ -198,7 +266,8 @@ int dc_watcher_sample(struct dc_watcher *w, uint32_t pid)
 
 void dc_watcher_sample_early(struct dc_watcher *w, uint32_t pid)
 {
-	dc_sampler_add(w->sampler, pid);
+	if (dc_sampler_add(w->sampler, pid) == 0 && dc_sampler_follows(w->sampler, pid))
+		w->starting_pid = pid;
 }
 
 void dc_watcher_sampled(struct dc_watcher *w, uint32_t pid, struct dc_sample_mode *ret_mode)

@@ -313,7 +313,16 @@ static void sample_window(const struct dc_incident *i, int64_t *ret_from_ns, int
 	*ret_to_ns = dc_clock_monotonic_ns(&clock, i->to_units);
 }
 
-static void note_mode(struct dc_sampler *sampler, const struct dc_ring *ring, struct dc_process *p)
+static int64_t realtime_ahead_ns(void)
+{
+	struct timespec real;
+
+	clock_gettime(CLOCK_REALTIME, &real);
+	return real.tv_sec * INT64_C(1000000000) + real.tv_nsec - dc_now_ns();
+}
+
+static void note_mode(struct dc_sampler *sampler, const struct dc_ring *ring, int64_t from_ns, int64_t to_ns,
+		      struct dc_process *p)
 {
 	struct dc_sample_mode mode;
 
@@ -323,6 +332,12 @@ static void note_mode(struct dc_sampler *sampler, const struct dc_ring *ring, st
 	p->sample_hz = mode.hz;
 	p->sample_copy_bytes = mode.copy_bytes;
 	p->sample_kernel = mode.kernel;
+	p->raised_hz = 0;
+	if (mode.raised_hz && mode.raised_from_ns < to_ns && (!mode.raised_to_ns || mode.raised_to_ns > from_ns)) {
+		p->raised_hz = mode.raised_hz;
+		p->raised_from_ns = mode.raised_from_ns + realtime_ahead_ns();
+		p->raised_to_ns = mode.raised_to_ns ? mode.raised_to_ns + realtime_ahead_ns() : 0;
+	}
 	memcpy(p->sample_why, mode.why, sizeof(p->sample_why));
 }
 
@@ -339,8 +354,8 @@ static int write_samples(struct dc_save *s, uint32_t index)
 	for (uint32_t i = 0; i < index; i++)
 		if (s->members[i].process.pid == p->pid && s->members[i].process.start_time == p->start_time)
 			return 0;
-	note_mode(s->sampler, s->members[index].ring, p);
 	sample_window(&s->incident, &from_ns, &to_ns);
+	note_mode(s->sampler, s->members[index].ring, from_ns, to_ns, p);
 	r = dc_sampler_write(s->sampler, p->pid, index, from_ns, to_ns, s->writer, &totals);
 	if (r < 0)
 		return r;

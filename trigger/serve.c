@@ -145,9 +145,14 @@ static bool worth_telling(struct dc_watcher *w, const struct dc_entry *e, const 
 					 .scope = mode.scope,
 					 .hz = mode.hz,
 					 .copy_bytes = mode.copy_bytes};
+	if (e->raised_hz) {
+		p->raised_for_ns = dc_watcher_now_ns() - e->raised_ns;
+		p->usual_hz = w->config.sample_hz;
+		p->hz = e->raised_hz;
+	}
 	snprintf(p->name, sizeof(p->name), "%.63s", ring->header.name);
 	snprintf(p->why, sizeof(p->why), "%.95s", ring->verified ? mode.why : "its ring is not proved to be its own");
-	return ring->bare || p->scope == DC_SAMPLE_SCOPE_NONE || p->why[0];
+	return ring->bare || e->raised_hz || p->scope == DC_SAMPLE_SCOPE_NONE || p->why[0];
 }
 
 static void serve_sampling(struct dc_watcher *w, uint64_t client, const struct ucred *peer)

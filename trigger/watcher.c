@@ -125,6 +125,7 @@ static void on_found(void *arg, struct dc_entry *e)
 
 	watch_end(w, e);
 	dc_sampling_add(w, e);
+	dc_raising_inherit(w, e);
 	if (!e->ring->bare)
 		dc_sampling_supersede(w, e->ring);
 	remember(e, dc_watcher_now_ns());
@@ -205,6 +206,7 @@ static void on_timer(struct dc_watcher *w)
 		remember(dc_roster_at(w->roster, i), now);
 	dc_files_sweep(now);
 	dc_sampler_tick(w->sampler);
+	dc_raising_tick(w);
 	dc_sampling_tick(w);
 	dc_watcher_judge_all(w);
 	dc_living_look(w, now);

@@ -6,6 +6,7 @@
  *   judge.c     how processes ended         serve.c   requests of the control socket, and what became of captures
  *   sampling.c  which of them are sampled   living.c  what they do right now, while somebody asks
  *   ruling.c    what rules see              act.c     what follows from it
+ *   raising.c   more often, for a while
  *   metrics.c   the same as text for a collector
  */
 #pragma once
@@ -55,6 +56,8 @@ struct dc_watcher {
 	struct dc_worker *worker;
 	struct dc_settler *settler;
 	struct dc_sampler *sampler;
+	bool ready; /* processes without a ring are worth watching even where nothing is sampled: rules are about them */
+	uint32_t starting_pid; /* a child whose next exec is its first, and no news; 0: none */
 	uint32_t sampling_said; /* bits: what was told of processes that are not sampled, or not by the kernel */
 	struct dc_budget *budget; /* of apps' triggers */
 	struct dc_budget *deaths;
@@ -138,6 +141,14 @@ void dc_sampling_tick(struct dc_watcher *w);
 void dc_sampling_close(struct dc_watcher *w);
 /* How a process is sampled, by the kernel or by itself. */
 void dc_sampling_mode(struct dc_watcher *w, const struct dc_ring *ring, struct dc_sample_mode *ret_mode);
+/* Stacks of its process so often from now on; 0: as of all others. Return: 0, -errno: by nobody. */
+int dc_sampling_rate(struct dc_watcher *w, struct dc_entry *e, uint32_t hz);
+/* For a while, because rule @rule asks for it; with each look: until that is over; and a new image of the same process. */
+void dc_raising_begin(struct dc_watcher *w, struct dc_entry *e, const char *rule, uint32_t hz, int64_t for_ns);
+void dc_raising_tick(struct dc_watcher *w);
+void dc_raising_inherit(struct dc_watcher *w, struct dc_entry *e);
+/* One without a ring calls exec. */
+void dc_sampling_execed(struct dc_watcher *w, struct dc_entry *e);
 /* A ring was found: the process is no bare one any more. */
 void dc_sampling_supersede(struct dc_watcher *w, const struct dc_ring *ring);
 void dc_sampling_remove(struct dc_watcher *w, const struct dc_ring *ring);

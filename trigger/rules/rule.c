@@ -125,6 +125,33 @@ int dc_rules_add(struct dc_rules *rules, const struct dc_rule *rule)
 	return 0;
 }
 
+static bool any_leaf(const struct dc_rules *rules, enum dc_rule_op from, enum dc_rule_op to)
+{
+	for (uint32_t i = 0; rules && i < rules->count; i++)
+		for (uint32_t n = 0; n < rules->rules[i].when.count && !rules->rules[i].quiet; n++)
+			if (rules->rules[i].when.nodes[n].op >= from && rules->rules[i].when.nodes[n].op <= to)
+				return true;
+	return false;
+}
+
+bool dc_rules_outside(const struct dc_rules *rules)
+{
+	return any_leaf(rules, DC_RULE_STOPPED, DC_RULE_PSI);
+}
+
+bool dc_rules_exec(const struct dc_rules *rules)
+{
+	return any_leaf(rules, DC_RULE_EXEC, DC_RULE_EXEC);
+}
+
+bool dc_rules_raise(const struct dc_rules *rules)
+{
+	for (uint32_t i = 0; rules && i < rules->count; i++)
+		if (rules->rules[i].sample_hz)
+			return true;
+	return false;
+}
+
 void dc_rules_cleanup(struct dc_rules *rules)
 {
 	free(rules->rules);

@@ -189,3 +189,7 @@ int dc_rules_default(struct dc_rules *ret_rules);
 #define DC_RULES_MAX 64u
 int dc_rules_add(struct dc_rules *rules, const struct dc_rule *rule);
 void dc_rules_cleanup(struct dc_rules *rules);
+/* Whether a rule that somebody wrote is about what can be seen of any process from outside; about exec; raises the rate. */
+bool dc_rules_outside(const struct dc_rules *rules);
+bool dc_rules_exec(const struct dc_rules *rules);
+bool dc_rules_raise(const struct dc_rules *rules);
