@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Any bytes as a ring: opened, looked at, copied. The input is a list of pokes {offset:4, length:1, bytes}
- * into a good little ring with some chunks in it, so that most inputs get past the header's checks; one that
- * begins with 0xff is the file as it stands; a tail sees good bytes turn into these and back. Held to: no crash and no read outside (the sanitizer), counts
- * clamped, a capture never larger than the ring, every copied chunk inside its block.
+ * Any bytes as a ring: opened, looked at, copied. The input is a list of pokes {offset:4, length:1, bytes} into a good
+ * little ring with some chunks in it, so that most inputs get past the header's checks; one that begins with 0xff is
+ * the file as it stands; a tail sees good bytes turn into these and back. Held to: no crash and no read outside (the
+ * sanitizer), counts clamped, a capture never larger than the ring, every copied chunk inside its block.
  */
 #include <fcntl.h>
 #include <stdint.h>

@@ -2,11 +2,11 @@
 /*
  * A ring seen from outside: opened once, validated once, kept open for as long as anybody wants its evidence.
  *
- * The process inside may be hostile, dying, stopped or gone, and none of that may matter: the file is opened
- * without blocking and without following links, is read with pread() (a file truncated under a mapping would be
- * a SIGBUS; what is looked at all the time goes through trigger/glance.h, which knows that), and the header's layout is copied, checked and from then on taken from the copy. What
- * the guest keeps changing (counters, tables, chunks) is read as hints and clamped by the copy. What we tell
- * the guest goes by pwrite().
+ * The process inside may be hostile, dying, stopped or gone, and none of that may matter: the file is opened without
+ * blocking and without following links, is read with pread() (a file truncated under a mapping would be a SIGBUS; what
+ * is looked at all the time goes through trigger/glance.h, which knows that), and the header's layout is copied,
+ * checked and from then on taken from the copy. What the guest keeps changing (counters, tables, chunks) is read as
+ * hints and clamped by the copy. What we tell the guest goes by pwrite().
  *
  *     dc_ring_open(dir_fd, name, &ring, why)     -EAGAIN: being created, look again soon
  *     dc_ring_look(ring, &look)                  one small pread: flags, trigger_seq, counters

@@ -2,10 +2,10 @@
 /*
  * `dashcam run`: the watcher around one command, with nothing to configure and nothing left behind.
  *
- * The command gets a private ring directory, <dir>/run.<our pid>/ (0700), by DASHCAM_DIR, so that no other
- * watcher looks after it and the end of it is the end of all its rings. Signals go on to the command, its
- * exit status comes back. `dashcam attach` is the same around processes that run already. What a run leaves when it is killed itself is swept by the next one, unless it
- * holds evidence that nobody has saved yet.
+ * The command gets a private ring directory, <dir>/run.<our pid>/ (0700), by DASHCAM_DIR, so that no other watcher
+ * looks after it and the end of it is the end of all its rings. Signals go on to the command, its exit status comes
+ * back. `dashcam attach` is the same around processes that run already. What a run leaves when it is killed itself is
+ * swept by the next one, unless it holds evidence that nobody has saved yet.
  */
 #pragma once
 

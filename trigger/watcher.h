@@ -103,8 +103,9 @@ int dc_watcher_save_all(struct dc_watcher *w, enum dc_reason reason, const char 
 
 /*
  * dc_watcher_sample() - watch and sample process @pid though it has no ring; nothing is done where it has one
- * Where sampling is off and no rule is about what is seen from outside it is not watched: there would be no reason. Return: 0; -ESRCH; -EPERM: of another
- * user; -ENOSPC, -ENOMEM. That the kernel refuses to sample it is no error: dc_watcher_sampled() says so.
+ * Where sampling is off and no rule is about what is seen from outside it is not watched: there would be no reason.
+ * Return: 0; -ESRCH; -EPERM: of another user; -ENOSPC, -ENOMEM. That the kernel refuses to sample it is no error:
+ * dc_watcher_sampled() says so.
  */
 int dc_watcher_sample(struct dc_watcher *w, uint32_t pid);
 /* Only the kernel's part of it: for a child that has yet to call exec, whose name and code are not those that matter. */

@@ -21,8 +21,9 @@ struct dc_dwarf;
 
 /*
  * dc_dwarf_open() - find the units
- * @debug: where the DWARF is; @alt: what dwz took out of it, or NULL; @program: whose code it is. All are borrowed until
- * close, @texts too. @memory_bytes: what tables and libdw may keep between two questions. Return: 0, -ENOENT: no DWARF that could be read, -ENOMEM.
+ * @debug: where the DWARF is; @alt: what dwz took out of it, or NULL; @program: whose code it is. All are borrowed
+ * until close, @texts too. @memory_bytes: what tables and libdw may keep between two questions. Return: 0, -ENOENT: no
+ * DWARF that could be read, -ENOMEM.
  */
 int dc_dwarf_open(struct dc_elf *debug, struct dc_elf *alt, const struct dc_elf *program, struct dc_texts *texts,
 		  size_t memory_bytes, struct dc_dwarf **ret_dwarf);

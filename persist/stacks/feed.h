@@ -24,7 +24,10 @@
 struct dc_sandboxed;
 struct dc_feed;
 
-/* @slot_bytes: the most that a piece may have; pages of a slot that are never written take no memory. Return: 0, -ENOMEM, -errno. */
+/*
+ * @slot_bytes: the most that a piece may have; pages of a slot that are never written take no memory. Return: 0,
+ * -ENOMEM, -errno.
+ */
 int dc_feed_new(size_t slot_bytes, struct dc_feed **ret_feed);
 void dc_feed_free(struct dc_feed *f);
 DC_DEFINE_CLEANUP(dc_feed, struct dc_feed *, dc_feed_free)
@@ -37,8 +40,9 @@ uint8_t *dc_feed_slot(struct dc_feed *f);
 int dc_feed_give(struct dc_feed *f, struct dc_sandboxed *child, size_t bytes);
 
 /*
- * For another child, when the one before is gone: nothing waits any more, and pieces are given from the one on that lies in @slot. Those
- * that nobody had asked for and the one that somebody looked at are as they were. Return: 0, -errno.
+ * For another child, when the one before is gone: nothing waits any more, and pieces are given from the one on that
+ * lies in @slot. Those that nobody had asked for and the one that somebody looked at are as they were. Return: 0,
+ * -errno.
  */
 int dc_feed_again(struct dc_feed *f, const uint8_t *slot);
 

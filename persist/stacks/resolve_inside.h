@@ -96,14 +96,18 @@ static inline void dc_resolve_child_cleanup(struct dc_resolve_child *child)
 
 /*
  * dc_resolve_open() - the file of a map, if it has the map's build-id (where the map has none: unless it is gone)
- * @ret_module: NULL: for names only, for which what was stripped off the file does, too. Return: fd; -ENOENT, -ESTALE: another build; -errno.
+ * @ret_module: NULL: for names only, for which what was stripped off the file does, too. Return: fd; -ENOENT, -ESTALE:
+ * another build; -errno.
  */
 int dc_resolve_open(const struct dc_resolver *r, uint32_t map, struct dc_module **ret_module);
 
 /* Maps of the same file: @canon[i] is the first one like i. Return: 0, -ENOMEM. */
 int dc_resolve_canon(const struct dc_map_entry *maps, const char *const *paths, uint32_t count, uint32_t *canon);
 
-/* What the cache knows the file of a map by; the kernel, whose addresses every boot has anew, by the boot. Return: its length, 0: it is not to be cached. */
+/*
+ * What the cache knows the file of a map by; the kernel, whose addresses every boot has anew, by the boot. Return: its
+ * length, 0: it is not to be cached.
+ */
 unsigned dc_resolve_cache_id(const struct dc_resolver *r, uint32_t map, const uint8_t **ret_id);
 
 /* --- resolve_unwind.c --- */
