@@ -249,12 +249,14 @@ static void commit(struct dc_thread_ *t, uint8_t *p)
 static DC_NOINLINE bool next_chunk(struct dc_thread_ *t)
 {
 	dc_slow_enter();
-	int err = dc_chunk_switch(dc_recorder, (struct dc_thread *)t);
-	if (dc_slow_leave())
+	struct dc_recorder *r = dc_recorder;
+	const bool ours = dc_page_is_of(r, t);
+	const bool made = ours && dc_chunk_switch(r, (struct dc_thread *)t) == 0;
+	if (dc_slow_leave() || !ours)
 		return false;
-	if (err)
+	if (!made)
 		t->busy = t->idle;
-	return !err;
+	return made;
 }
 
 /* What an event needs besides its strings is in the slack behind `limit`. false: its site's name has no room. */

@@ -244,6 +244,15 @@ static inline struct dc_thread *dc_page_of(const struct dc_recorder *r, uint32_t
 	return (struct dc_thread *)((uint8_t *)r->threads + (size_t)lane * DC_PAGE_BYTES);
 }
 
+/*
+ * Whether @t is a page of @r. Ask in a slow section: a handler that forks just before one leaves its child an event in
+ * flight in a page of the parent's recorder (fork.c), and a recorder that is none, or one of the child's own.
+ */
+static inline bool dc_page_is_of(const struct dc_recorder *r, const struct dc_thread_ *t)
+{
+	return r && (uintptr_t)t - (uintptr_t)r->threads < (size_t)r->lane_cap * DC_PAGE_BYTES;
+}
+
 uint32_t dc_lane_new(struct dc_recorder *r); /* never used, with its line; NONE: there is none left */
 void dc_lane_fresh(struct dc_recorder *r, struct dc_thread *t, uint32_t lane); /* busy, without a chunk */
 void dc_lane_leave(struct dc_recorder *r, struct dc_thread *t);

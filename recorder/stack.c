@@ -44,18 +44,24 @@ static bool on_alternate_stack(void)
 	return dc_sys(SYS_sigaltstack, NULL, &now) < 0 || now.ss_flags & SS_ONSTACK;
 }
 
+/* The first, whose control block is elsewhere, or one of which nothing is known yet. A handler may fork meanwhile. */
+static bool is_first_or_new(const struct dc_thread *t)
+{
+	dc_slow_enter();
+	const struct dc_recorder *r = dc_recorder;
+	const bool known = dc_page_is_of(r, &t->fast) && t->fast.line && r->lanes[t->lane].tid != r->pid;
+	return dc_slow_leave() || !known;
+}
+
 /*
  * glibc places the control block of a thread above its stack, in the same mapping. Whether we stand on that stack is
  * asked of the kernel once for each depth: what lies above a place that was on it is on it too.
  */
 static uintptr_t thread_top(uintptr_t sp)
 {
-	const struct dc_recorder *r = dc_recorder;
 	struct dc_thread *t = (struct dc_thread *)dc_thread_self;
 	uintptr_t tcb = (uintptr_t)__builtin_thread_pointer();
-	if (!t->fast.line || r->lanes[t->lane].tid == r->pid)
-		return 0; /* nothing known of this thread yet, or the first, whose control block is elsewhere */
-	if (tcb <= sp || tcb - sp >= STACK_MAX_BYTES)
+	if (tcb <= sp || tcb - sp >= STACK_MAX_BYTES || is_first_or_new(t))
 		return 0;
 	if (!t->stack_seen || sp < t->stack_seen) {
 		if (on_alternate_stack())

@@ -350,7 +350,10 @@ static struct dc_thread_ *enter(struct dc_thread_ *f, uint32_t here)
 struct dc_thread_ *dc_enter_slow(struct dc_thread_ *f, unsigned taken, uint32_t here)
 {
 	dc_slow_enter();
-	if (!taken || !f->line) /* taken, but wiped: a handler forked between the two looks at the page */
+	struct dc_recorder *r = dc_recorder;
+	if (!dc_page_is_of(r, f))
+		f = enter_first(here);
+	else if (!taken || !f->line) /* taken, but wiped: a handler forked between the two looks at the page */
 		f = enter(f, here);
 	f = with_room(dc_recorder, f);
 	return dc_slow_leave() ? NULL : f;

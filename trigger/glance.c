@@ -5,11 +5,13 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 /* What this thread copies now. */
 static _Thread_local struct {
 	volatile uintptr_t from, end; /* end is 0: nothing */
+	sigset_t mask; /* as it was when the load failed */
 	sigjmp_buf cut;
 } copying;
 
@@ -28,15 +30,16 @@ static void on_bus(int signal, siginfo_t *info, void *context)
 {
 	const uintptr_t at = (uintptr_t)info->si_addr;
 
-	if (info->si_code == BUS_ADRERR && copying.end && at >= copying.from && at < copying.end)
+	if (info->si_code == BUS_ADRERR && copying.end && at >= copying.from && at < copying.end) {
+		copying.mask = ((const ucontext_t *)context)->uc_sigmask;
 		siglongjmp(copying.cut, 1);
+	}
 	not_ours(signal, info, context);
 }
 
-/* Not blocked while it is handled: a jump out of it leaves the mask as it is. */
 static void handle_bus(void)
 {
-	const struct sigaction action = {.sa_sigaction = on_bus, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};
+	const struct sigaction action = {.sa_sigaction = on_bus, .sa_flags = SA_SIGINFO | SA_ONSTACK};
 
 	sigaction(SIGBUS, &action, &before);
 }
@@ -69,8 +72,9 @@ bool dc_glance_read(const void *from, void *to, size_t bytes)
 	const volatile uint64_t *words = from; /* so that no load leaves its place between the marks */
 	uint64_t *copy = to;
 
-	if (sigsetjmp(copying.cut, 0)) {
+	if (sigsetjmp(copying.cut, 0)) { /* which saves no mask, that would be a system call each time */
 		copying.end = 0;
+		pthread_sigmask(SIG_SETMASK, &copying.mask, NULL);
 		return false;
 	}
 	copying.from = (uintptr_t)from;
