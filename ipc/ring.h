@@ -43,8 +43,7 @@
  *                  the new owner's first. Without it a late store of the old owner could land in the new payload.
  *
  * A thread stopped at any instruction delays nobody: claimers skip owned chunks. A lane owns one, and two for a while: the
- * full one is sealed only when there is an event in the next. Those of events that a signal handler left by siglongjmp()
- * may stay owned until the thread exits.
+ * full one is sealed only when there is an event in the next.
  * A lane's chunks are ordered by first_event in their headers; a gap between one chunk's first_event + events and the
  * next one's first_event is exactly the number of events overwritten.
  *

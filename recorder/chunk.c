@@ -146,8 +146,6 @@ static void install(struct dc_recorder *r, struct dc_thread *t, uint32_t i, uint
 			    .end = base + sizeof(struct dc_chunk_header) + r->chunk_bytes / 4 };
 	uint64_t events = t->events + (t->chunk != NONE ? dc_state_events(dc_thread_state(f)) : 0);
 	pages_expect(r, base);
-	t->switching = DC_SWITCHING_OPEN;
-	DC_BARRIER_();
 	copy_opens(r, &c);
 	*(struct dc_chunk_header *)base = (struct dc_chunk_header){
 		.first_event = events,
@@ -159,8 +157,7 @@ static void install(struct dc_recorder *r, struct dc_thread *t, uint32_t i, uint
 		.depth = (uint32_t)f->token,
 		.opens = c.count,
 	};
-	DC_BARRIER_();
-	t->switching = DC_SWITCHING; /* up to here the old chunk is the lane's, whoever goes on with it */
+	t->switching = 1; /* up to here the old chunk is the lane's, whoever goes on with it */
 	DC_BARRIER_();
 	t->before = t->chunk;
 	t->before_sealed = (uint32_t)(f->last >> DC_COARSE_SHIFT);

@@ -10,8 +10,8 @@
  *            chunk is full, or the page was wiped by fork; the last event is seconds ago; the span is deeper than is
  *            tracked, not the innermost, or over its threshold.
  *   take     busy = where we are on the stack, and nobody else touches this thread's state: a handler that interrupts us
- *            from here on sees it and goes to a lane of its own. A handler that then leaves by siglongjmp() leaves it so:
- *            that nobody goes on with the event is seen by what `busy` says (left.c).
+ *            from here on sees it and goes to a lane of its own. A handler that then leaves by siglongjmp() leaves it so,
+ *            and what the thread records from then on goes to that other lane.
  *   room     at < limit: DC_CHUNK_SLACK bytes are free, enough for any event without strings. Asked once we are busy, so
  *            that a page wiped just before is noticed: there both are 0.
  *   encode   see ipc/event.h. Word stores that overlap what comes next: write 8, advance by what counts.

@@ -44,15 +44,10 @@ void dc_slow_enter(void)
 	DC_BARRIER_();
 }
 
-void dc_slow_alone(void)
-{
-	here.slow = 1;
-}
-
 bool dc_slow_leave(void)
 {
 	DC_BARRIER_();
-	if ((here.slow && --here.slow) || !here.limbo)
+	if (--here.slow || !here.limbo)
 		return false;
 	here.limbo = 0;
 	forget();

@@ -19,7 +19,6 @@
  *                    acquire in dc_control_of_() and known(): who sees either sees the id
  *   [table-publish]  release of an entry's `published` (and header counts); readers of the ring pread afterwards
  *   [lane-free]      release when an exiting thread sets its bit; acquire of who takes the lane: sees its writer state
- *   [page-spare]     the same of the pages of left.c
  *   [trigger-slot]   release of the slot's seq; pairs with the reader's second look at it
  *   [ring-magic]     release store of the magic; pairs with the reader's pread of the header
  *   [crash-slot]     release of crash.seq; pairs with the reader's pread, and with the acquire of threads that wait for it
@@ -61,25 +60,19 @@ struct dc_own {
 	uint32_t claims[DC_OWN_KEPT]; /* see claim.c */
 };
 
-/* For who leaves in the middle of it. */
-#define DC_SWITCHING_OPEN 1u /* of the open spans, some have their arguments in the next chunk already */
-#define DC_SWITCHING 2u /* which chunk is whose, nobody can tell any more */
-
 /* One thread, from the ABI part on. One page, so a fork wipes whole threads and neighbours share no line. */
 struct dc_thread {
 	struct dc_thread_ fast; /* must be first */
 	struct dc_thread *nested; /* for handlers that interrupt an event; NULL until needed */
 	struct dc_thread *outer; /* of a nested one: whose */
-	struct dc_thread *left; /* the page that the lane had before, with an event in flight that nobody goes on with (left.c) */
 	uint32_t lane;
 	uint32_t chunk; /* index of the open chunk, ~0: none */
 	uint32_t before; /* the one filled before it, kept until this one has an event (chunk.c); ~0: none */
 	uint32_t before_sealed; /* coarse time of its last event */
 	uint32_t exit_rounds; /* TSD destructor rounds seen */
-	uint32_t switching; /* between two chunks: DC_SWITCHING_* */
+	uint32_t switching; /* between two chunks: who leaves here leaves a lane that nobody can go on with */
 	uint64_t events; /* of the lane before the current chunk */
 	uint64_t misplaced;
-	uint32_t left_since; /* coarse time */
 	uint32_t timer; /* of its CPU time: id + 1; 0: none (sample.c) */
 	uint32_t timer_hz;
 	uint32_t timer_tried; /* coarse time; 0: never */
@@ -88,8 +81,6 @@ struct dc_thread {
 	struct dc_own own;
 };
 static_assert(sizeof(struct dc_thread) <= DC_PAGE_BYTES, "a thread is one page");
-
-#define DC_LEFT_MAX 64u
 
 struct dc_recorder {
 	uint32_t phase; /* enum dc_phase */
@@ -123,15 +114,12 @@ struct dc_recorder {
 	uint32_t recycled; /* coarse time of the youngest event that was recycled; 0: none was */
 	uint32_t lanes_live;
 	uint32_t lanes_holding; /* lanes with more than one chunk, those of threads that are gone included */
-	uint32_t pages_made; /* for lanes to go on in: left.c */
 	uint32_t stamps; /* source of span token stamps */
 	uint32_t doorbell_rung; /* low half of the trigger_seq that last rang */
 	uint64_t window_ns;
 	uint64_t window_units; /* 0 until the tick rate is known, see dc_window_calibrate() */
 	uint64_t next_anchor_units;
 	uint64_t misplaced; /* of threads that are gone */
-	uint64_t pages_spare; /* [page-spare] bit: pages_lane[] of it waits for a lane */
-	uint32_t pages_lane[DC_LEFT_MAX]; /* whose pages they would be */
 	uint64_t lanes_free[DC_LANE_MAX / 64]; /* [lane-free] bit set: lane waits for a thread */
 	uint64_t lost_early; /* before there was a header to count in */
 	uint64_t samples_populated[2]; /* which 64 KiB of that part */
@@ -166,13 +154,6 @@ void dc_turn(uint32_t i); /* the @i-th, while another thread is at it */
  */
 void dc_slow_enter(void);
 bool dc_slow_leave(void);
-void dc_slow_alone(void); /* what the thread was in before this one, it was jumped out of */
-
-/* left.c: events in flight that nobody goes on with */
-enum dc_left { DC_LEFT_NOT, DC_LEFT, DC_LEFT_SURELY };
-enum dc_left dc_left(uint32_t where, uint32_t here); /* both as dc_thread_.busy */
-struct dc_thread *dc_left_go_on(struct dc_recorder *r, struct dc_thread *t, uint32_t here); /* @t is busy; NULL: with reason */
-struct dc_thread *dc_left_settle(struct dc_recorder *r, struct dc_thread *t); /* as the thread exits: the lane's own page */
 
 /* layout.c: sizes of a ring under a cap */
 void dc_layout_fill(struct dc_ring_header *h, uint64_t cap_bytes, uint32_t sites, uint32_t strings_bytes);
@@ -253,9 +234,6 @@ static inline bool dc_page_is_of(const struct dc_recorder *r, const struct dc_th
 	return r && (uintptr_t)t - (uintptr_t)r->threads < (size_t)r->lane_cap * DC_PAGE_BYTES;
 }
 
-uint32_t dc_lane_new(struct dc_recorder *r); /* never used, with its line; NONE: there is none left */
-void dc_lane_fresh(struct dc_recorder *r, struct dc_thread *t, uint32_t lane); /* busy, without a chunk */
-void dc_lane_leave(struct dc_recorder *r, struct dc_thread *t);
 void dc_chunk_seal(struct dc_recorder *r, uint32_t i, uint32_t sealed); /* the caller's own; coarse time of its last event */
 void dc_thread_forget(void); /* the calling thread has no lane */
 void dc_thread_record(struct dc_recorder *r, struct dc_thread *t); /* writes a THREAD record; busy, with room */

@@ -4,8 +4,7 @@
  * exits; the next new thread goes on in the same lane and the same chunk, after a THREAD record.
  *
  * dc_thread_self leads here until the thread has a lane (static sentinel, always busy), while an event is in flight below
- * a signal handler (which records in a lane of its own) or was left by one (left.c), and after a fork (the page reads zero:
- * idle, but without room).
+ * a signal handler (which records in a lane of its own), and after a fork (the page reads zero: idle, but without room).
  */
 #include <errno.h>
 #include <pthread.h>
@@ -40,7 +39,7 @@ static uint32_t lane_reuse(struct dc_recorder *r)
 	return NONE;
 }
 
-uint32_t dc_lane_new(struct dc_recorder *r)
+static uint32_t lane_new(struct dc_recorder *r)
 {
 	uint32_t i = __atomic_load_n(&r->header->lanes_used, __ATOMIC_RELAXED);
 	do {
@@ -103,7 +102,7 @@ static bool lane_resync(struct dc_thread *t)
 	return true;
 }
 
-void dc_lane_fresh(struct dc_recorder *r, struct dc_thread *t, uint32_t lane)
+static void lane_fresh(struct dc_recorder *r, struct dc_thread *t, uint32_t lane)
 {
 	t->lane = lane;
 	t->chunk = t->before = NONE;
@@ -122,13 +121,13 @@ static struct dc_thread *lane_take(struct dc_recorder *r, uint32_t flags, uint32
 {
 	uint32_t lane = lane_reuse(r);
 	bool reused = lane != NONE;
-	if (!reused && (lane = dc_lane_new(r)) == NONE) {
+	if (!reused && (lane = lane_new(r)) == NONE) {
 		__atomic_fetch_add(&r->header->lost_lanes, 1, __ATOMIC_RELAXED); /* a count */
 		return NULL;
 	}
 	struct dc_thread *t = dc_page_of(r, lane);
 	if (!reused)
-		dc_lane_fresh(r, t, lane);
+		lane_fresh(r, t, lane);
 	t->fast.busy = here;
 	t->exit_rounds = leaving; /* a thread that has left once and comes back, in a later destructor, has one round less */
 	t->outer = NULL;
@@ -163,11 +162,10 @@ static bool chunk_stays(const struct dc_recorder *r, const struct dc_thread *t)
 	return !(t->fast.busy & DC_BUSY_) && used - live < r->chunk_cap / 4;
 }
 
-void dc_lane_leave(struct dc_recorder *r, struct dc_thread *page)
+static void lane_leave(struct dc_recorder *r, struct dc_thread *t)
 {
-	struct dc_thread *t = page->left ? dc_left_settle(r, page) : page;
 	struct dc_ring_lane *line = &r->lanes[t->lane];
-	const bool whole = t->chunk != NONE && t->switching != DC_SWITCHING;
+	const bool whole = t->chunk != NONE && !t->switching;
 	if (whole)
 		dc_chunk_widen(r, t);
 	if (whole && !chunk_stays(r, t))
@@ -180,7 +178,7 @@ void dc_lane_leave(struct dc_recorder *r, struct dc_thread *page)
 	__atomic_store_n(&line->tid, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&line->depth, 0, __ATOMIC_RELAXED);
 	__atomic_fetch_sub(&r->lanes_live, 1, __ATOMIC_RELAXED);
-	if (t->switching == DC_SWITCHING)
+	if (t->switching)
 		return; /* cancelled between two chunks: which of them is whose, nobody can tell any more */
 	/* [lane-free] release; pairs with the acquire in lane_reuse() */
 	__atomic_fetch_or(&r->lanes_free[t->lane / 64], UINT64_C(1) << (t->lane % 64), __ATOMIC_RELEASE);
@@ -212,8 +210,8 @@ ALIGNED_HERE static void thread_exit(void *arg)
 	dc_thread_self = &thread_none;
 	DC_BARRIER_();
 	if (t->nested)
-		dc_lane_leave(r, t->nested);
-	dc_lane_leave(r, t);
+		lane_leave(r, t->nested);
+	lane_leave(r, t);
 }
 
 /*
@@ -243,19 +241,10 @@ static struct dc_thread_ *adopt(struct dc_recorder *r, uint32_t here)
 	return &t->fast;
 }
 
-static bool adopts(uint32_t here)
-{
-	if (adopting && dc_left(adopting, here)) {
-		adopting = 0;
-		dc_slow_alone();
-	}
-	return adopting;
-}
-
 /* First event of this thread, or of this process, or since a fork. */
 static struct dc_thread_ *enter_first(uint32_t here)
 {
-	if (adopts(here)) {
+	if (adopting) {
 		if (dc_recorder)
 			dc_lost_early(dc_recorder);
 		return NULL;
@@ -302,30 +291,14 @@ static struct dc_thread_ *not_nested(struct dc_recorder *r, const struct dc_thre
 static struct dc_thread_ *enter_nested(struct dc_recorder *r, struct dc_thread *t, uint32_t here)
 {
 	struct dc_thread *n = t->nested;
-	if (adopts(here))
+	if (adopting)
 		return not_nested(r, t);
-	if (n && n->fast.busy & DC_BUSY_) { /* third level, unless nobody is on the second any more */
-		struct dc_thread *on = dc_left_go_on(r, n, here);
-		if (!on)
-			return not_nested(r, n);
-		t->nested = n = on;
-	}
+	if (n && n->fast.busy & DC_BUSY_) /* third level */
+		return not_nested(r, n);
 	if (!n && !(n = nested_make(r, t, here)))
 		return NULL;
 	n->fast.busy = here;
 	return &n->fast;
-}
-
-/* An event is in flight below us, or was, when its thread was jumped out of it. */
-static struct dc_thread_ *enter_again(struct dc_recorder *r, struct dc_thread *t, uint32_t here)
-{
-	struct dc_thread *on = dc_left_go_on(r, t, here);
-	if (!on)
-		return enter_nested(r, t, here);
-	if (on != t && exit_key_made)
-		pthread_setspecific(exit_key, on);
-	dc_thread_self = &on->fast;
-	return &on->fast;
 }
 
 static struct dc_thread_ *with_room(struct dc_recorder *r, struct dc_thread_ *f)
@@ -344,7 +317,7 @@ static struct dc_thread_ *enter(struct dc_thread_ *f, uint32_t here)
 	/* [phase] acquire; pairs with the release in start_elected(): who sees `on` sees the maps */
 	if (!f->line || !r || __atomic_load_n(&r->phase, __ATOMIC_ACQUIRE) < DC_PHASE_ON)
 		return enter_first(here);
-	return enter_again(r, (struct dc_thread *)f, here);
+	return enter_nested(r, (struct dc_thread *)f, here);
 }
 
 struct dc_thread_ *dc_enter_slow(struct dc_thread_ *f, unsigned taken, uint32_t here)
