@@ -9,9 +9,9 @@
  *            flight below us (signal handler), the thread has no lane yet, or there is no tick counter (`busy`); the
  *            chunk is full, or the page was wiped by fork; the last event is seconds ago; the span is deeper than is
  *            tracked, not the innermost, or over its threshold.
- *   take     busy = where we are on the stack, and nobody else touches this thread's state: a handler that interrupts us
- *            from here on sees it and goes to a lane of its own. A handler that then leaves by siglongjmp() leaves it so,
- *            and what the thread records from then on goes to that other lane.
+ *   take     busy = 1 and nobody else touches this thread's state: a handler that interrupts us from here on sees it and
+ *            goes to a lane of its own. A handler that then leaves by siglongjmp() leaves it so, and what the thread
+ *            records from then on goes to that other lane.
  *   room     at < limit: DC_CHUNK_SLACK bytes are free, enough for any event without strings. Asked once we are busy, so
  *            that a page wiped just before is noticed: there both are 0.
  *   encode   see ipc/event.h. Word stores that overlap what comes next: write 8, advance by what counts.
@@ -56,12 +56,12 @@ struct dc_lane_line_ {
 	uint16_t flags;
 };
 
-#define DC_BUSY_ 1u /* this bit: an event is in flight, or the thread has no lane. The others: dc_sp_(); 0: not known */
+#define DC_BUSY_ 1u /* an event is in flight, or the thread has no lane */
 #define DC_IDLE_SLOW_ 2u /* no trustworthy tick counter: each event asks the kernel, on the slow way */
 
 /* One thread's writer: a private page, wiped by fork. */
 struct dc_thread_ {
-	uint32_t busy; /* 0: idle; DC_BUSY_ and where, DC_IDLE_SLOW_ */
+	uint32_t busy; /* 0: idle; DC_BUSY_, DC_IDLE_SLOW_ */
 	uint32_t idle; /* what `busy` is between events */
 	uint8_t *at; /* next free byte of the chunk */
 	uint8_t *limit; /* last place where an event may start */
@@ -136,18 +136,6 @@ DC_ALWAYS_INLINE_ void dc_when_since_(struct dc_when_ *w, uint64_t units, uint64
 	w->bits = dc_top_bit_(w->delta) & 56;
 }
 
-/* What `busy` is while an event is in flight that was taken here: the stack pointer, which is never odd, and DC_BUSY_. */
-DC_ALWAYS_INLINE_ uint32_t dc_sp_(void)
-{
-	uint32_t here;
-#if defined(__x86_64__)
-	__asm__ volatile("leal 1(%%rsp), %0" : "=r"(here));
-#else
-	__asm__ volatile("add %w0, wsp, #1" : "=r"(here));
-#endif
-	return here;
-}
-
 DC_ALWAYS_INLINE_ int dc_give_back_(struct dc_thread_ *t)
 {
 	t->busy = 0;
@@ -159,7 +147,7 @@ DC_ALWAYS_INLINE_ int dc_take_(struct dc_thread_ *t, uint32_t odd, struct dc_whe
 {
 	if (DC_UNLIKELY_(t->busy | odd))
 		return 0;
-	t->busy = dc_sp_();
+	t->busy = DC_BUSY_;
 	DC_BARRIER_();
 	if (DC_UNLIKELY_(t->at >= t->limit)) /* also of a page wiped since the line before the last */
 		return dc_give_back_(t);

@@ -177,28 +177,17 @@ bool dc_chunk_widen(struct dc_recorder *r, struct dc_thread *t);
 void dc_chunk_seal_before(struct dc_recorder *r, struct dc_thread *t);
 
 /* thread.c: the slow way into an event */
-struct dc_thread_ *dc_enter_slow(struct dc_thread_ *t, unsigned taken, uint32_t here); /* busy, with room; NULL: not now, counted */
+struct dc_thread_ *dc_enter_slow(struct dc_thread_ *t, unsigned taken); /* busy, with room; NULL: not now, counted */
 
-/* As dc_sp_(), but where the function that is called for the event began, however large its frame. */
-static inline __attribute__((always_inline)) uint32_t dc_entry(void)
-{
-#if defined(__x86_64__)
-	return (uint32_t)(uintptr_t)__builtin_frame_address(0) + 8 + 1; /* above the frame pointer kept there */
-#else
-	return dc_sp_();
-#endif
-}
-
-static inline __attribute__((always_inline)) struct dc_thread_ *dc_enter(void)
+static inline struct dc_thread_ *dc_enter(void)
 {
 	struct dc_thread_ *t = dc_thread_self;
-	const uint32_t here = dc_entry();
-	if (DC_UNLIKELY_(t->busy & DC_BUSY_))
-		return dc_enter_slow(t, 0, here);
-	t->busy = here;
+	if (DC_UNLIKELY_(t->busy == DC_BUSY_))
+		return dc_enter_slow(t, 0);
+	t->busy = DC_BUSY_;
 	DC_BARRIER_();
 	if (DC_UNLIKELY_(t->at >= t->limit)) /* also of a page wiped since the line before the last */
-		return dc_enter_slow(t, 1, here);
+		return dc_enter_slow(t, 1);
 	return t;
 }
 

@@ -18,8 +18,7 @@
 static struct dc_thread_ thread_none = { .busy = DC_BUSY_ };
 __thread struct dc_thread_ *dc_thread_self __attribute__((tls_model("initial-exec"))) = &thread_none;
 static __thread uint32_t leaving __attribute__((tls_model("initial-exec"))); /* 1: its destructor has run */
-/* Where, as in `busy`: a handler must not adopt on top. 0: nobody does */
-static __thread uint32_t adopting __attribute__((tls_model("initial-exec")));
+static __thread uint32_t adopting __attribute__((tls_model("initial-exec"))); /* a handler must not adopt on top */
 
 static pthread_key_t exit_key;
 static bool exit_key_made;
@@ -117,7 +116,7 @@ static void lane_fresh(struct dc_recorder *r, struct dc_thread *t, uint32_t lane
 }
 
 /* A lane with a chunk that has room, busy; NULL: none left, counted. */
-static struct dc_thread *lane_take(struct dc_recorder *r, uint32_t flags, uint32_t here)
+static struct dc_thread *lane_take(struct dc_recorder *r, uint32_t flags)
 {
 	uint32_t lane = lane_reuse(r);
 	bool reused = lane != NONE;
@@ -128,7 +127,7 @@ static struct dc_thread *lane_take(struct dc_recorder *r, uint32_t flags, uint32
 	struct dc_thread *t = dc_page_of(r, lane);
 	if (!reused)
 		lane_fresh(r, t, lane);
-	t->fast.busy = here;
+	t->fast.busy = DC_BUSY_;
 	t->exit_rounds = leaving; /* a thread that has left once and comes back, in a later destructor, has one round less */
 	t->outer = NULL;
 	lane_enter(r, t, flags);
@@ -159,7 +158,7 @@ static bool chunk_stays(const struct dc_recorder *r, const struct dc_thread *t)
 {
 	uint32_t used = __atomic_load_n(&r->header->lanes_used, __ATOMIC_RELAXED);
 	uint32_t live = __atomic_load_n(&r->lanes_live, __ATOMIC_RELAXED);
-	return !(t->fast.busy & DC_BUSY_) && used - live < r->chunk_cap / 4;
+	return t->fast.busy != DC_BUSY_ && used - live < r->chunk_cap / 4;
 }
 
 static void lane_leave(struct dc_recorder *r, struct dc_thread *t)
@@ -227,9 +226,9 @@ __attribute__((constructor(101))) static void thread_exit_prepare(void)
 		pthread_key_delete(exit_key);
 }
 
-static struct dc_thread_ *adopt(struct dc_recorder *r, uint32_t here)
+static struct dc_thread_ *adopt(struct dc_recorder *r)
 {
-	struct dc_thread *t = lane_take(r, 0, here);
+	struct dc_thread *t = lane_take(r, 0);
 	if (!t)
 		return NULL;
 	if (exit_key_made)
@@ -242,23 +241,23 @@ static struct dc_thread_ *adopt(struct dc_recorder *r, uint32_t here)
 }
 
 /* First event of this thread, or of this process, or since a fork. */
-static struct dc_thread_ *enter_first(uint32_t here)
+static struct dc_thread_ *enter_first(void)
 {
 	if (adopting) {
 		if (dc_recorder)
 			dc_lost_early(dc_recorder);
 		return NULL;
 	}
-	adopting = here;
+	adopting = 1;
 	DC_BARRIER_();
 	struct dc_thread_ *f = dc_thread_self;
-	if (f->line && !(f->busy & DC_BUSY_)) { /* a handler had its first event here just before `adopting` */
-		f->busy = here;
+	if (f->line && f->busy != DC_BUSY_) { /* a handler had its first event here just before `adopting` */
+		f->busy = DC_BUSY_;
 	} else {
 		dc_thread_self = &thread_none;
 		f = NULL;
 		if (dc_recorder_on())
-			f = adopt(dc_recorder, here);
+			f = adopt(dc_recorder);
 		else
 			dc_missed();
 	}
@@ -267,12 +266,12 @@ static struct dc_thread_ *enter_first(uint32_t here)
 	return f;
 }
 
-static struct dc_thread *nested_make(struct dc_recorder *r, struct dc_thread *t, uint32_t here)
+static struct dc_thread *nested_make(struct dc_recorder *r, struct dc_thread *t)
 {
-	adopting = here;
+	adopting = 1;
 	DC_BARRIER_();
 	struct dc_thread *n = t->nested; /* of a handler that came just before `adopting`, and is over */
-	if (!n && (n = lane_take(r, DC_LANE_NESTED, here))) {
+	if (!n && (n = lane_take(r, DC_LANE_NESTED))) {
 		n->outer = t;
 		t->nested = n;
 	}
@@ -288,16 +287,16 @@ static struct dc_thread_ *not_nested(struct dc_recorder *r, const struct dc_thre
 }
 
 /* A handler on top of an event in flight: a lane of its own, kept for the next time. One level; deeper ones count. */
-static struct dc_thread_ *enter_nested(struct dc_recorder *r, struct dc_thread *t, uint32_t here)
+static struct dc_thread_ *enter_nested(struct dc_recorder *r, struct dc_thread *t)
 {
 	struct dc_thread *n = t->nested;
 	if (adopting)
 		return not_nested(r, t);
-	if (n && n->fast.busy & DC_BUSY_) /* third level */
+	if (n && n->fast.busy == DC_BUSY_) /* third level */
 		return not_nested(r, n);
-	if (!n && !(n = nested_make(r, t, here)))
+	if (!n && !(n = nested_make(r, t)))
 		return NULL;
-	n->fast.busy = here;
+	n->fast.busy = DC_BUSY_;
 	return &n->fast;
 }
 
@@ -311,23 +310,23 @@ static struct dc_thread_ *with_room(struct dc_recorder *r, struct dc_thread_ *f)
 	return NULL;
 }
 
-static struct dc_thread_ *enter(struct dc_thread_ *f, uint32_t here)
+static struct dc_thread_ *enter(struct dc_thread_ *f)
 {
 	struct dc_recorder *r = dc_recorder;
 	/* [phase] acquire; pairs with the release in start_elected(): who sees `on` sees the maps */
 	if (!f->line || !r || __atomic_load_n(&r->phase, __ATOMIC_ACQUIRE) < DC_PHASE_ON)
-		return enter_first(here);
-	return enter_nested(r, (struct dc_thread *)f, here);
+		return enter_first();
+	return enter_nested(r, (struct dc_thread *)f);
 }
 
-struct dc_thread_ *dc_enter_slow(struct dc_thread_ *f, unsigned taken, uint32_t here)
+struct dc_thread_ *dc_enter_slow(struct dc_thread_ *f, unsigned taken)
 {
 	dc_slow_enter();
 	struct dc_recorder *r = dc_recorder;
 	if (!dc_page_is_of(r, f))
-		f = enter_first(here);
+		f = enter_first();
 	else if (!taken || !f->line) /* taken, but wiped: a handler forked between the two looks at the page */
-		f = enter(f, here);
+		f = enter(f);
 	f = with_room(dc_recorder, f);
 	return dc_slow_leave() ? NULL : f;
 }
