@@ -53,7 +53,10 @@ END
 watcher=$!
 pids+=($watcher)
 until_true grep -q "save the past now" "$dir/watch.err"
-"$guest" slow 0 sleep 3500 slow 80 sleep 500 &
+words=() # slow again and again, however long the watcher takes to have the rule; its cool-down lets the first of them through
+for ((i = 0; i < 14; i++)); do words+=(sleep 600 slow 80); done
+"$guest" slow 0 "${words[@]}" &
+slow=$!
 until_true bash -c "'$bin' status --json --interval 1ms | jq -e '.rules[] | select(.name == \"first\" and .waits_for == \"none of that name\")' >/dev/null"
 sed -i 's/1ms/1 parsec/' "$dir/conf"
 kill -HUP $watcher
@@ -77,6 +80,7 @@ until_true grep -q "its command ended with status 0" "$dir/watch.err"
 head -n -1 "$dir/incident" | jq -e '.rule == "second" and .unit == "ns" and .value >= 80e6 and .name == "slow" and .process == "guest"' \
 	>/dev/null || wrong "a command gets the incident: $(cat "$dir/incident")"
 until_true bash -c "find '$dir/watched' -name '*second*.dcap' | grep -q ."
+kill $slow
 if grep -q 'is not sampled more often' "$dir/watch.err"; then
 	echo "stacks are refused here: $(grep 'more often' "$dir/watch.err")"
 else
