@@ -52,6 +52,17 @@ capture_in() {
 	echo "$found"
 }
 
+# same_calls FILE: all that prints the stacks of events names the same calls, and there is one; they are in $dir/calls
+same_calls() {
+	"$bin" show "$1" | sed -nE 's/.* stack +[^ ]+ (.+)/\1/p' >"$dir/calls"
+	"$bin" export "$1" | jq -r 'select(.kind == "stack").args.frames | join(" <- ")' >"$dir/calls.jsonl"
+	"$bin" export -f chrome "$1" | jq -r '.traceEvents[] | select(.cat == "stack").args.frames | join(" <- ")' >"$dir/calls.chrome"
+	[[ -s $dir/calls ]] || wrong "no stack of an event in $1"
+	for format in jsonl chrome; do
+		cmp -s "$dir/calls" "$dir/calls.$format" || wrong "$format and show of $1: $(diff "$dir/calls" "$dir/calls.$format")"
+	done
+}
+
 # judge: the last line of a script
 judge() {
 	((failures == 0)) && echo "all as expected"

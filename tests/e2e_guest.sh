@@ -56,9 +56,9 @@ DASHCAM_DIR=$rings/dead "$app" stacks
 "$bin" recover --output "$dir/recovered/a.dcap" "$rings"/dead/*.ring >"$dir/out" 2>&1 || wrong "recover: $(cat "$dir/out")"
 "$bin" settle "$dir/recovered/a.dcap" >"$dir/out" 2>&1 || wrong "settle: $(cat "$dir/out")"
 for of in stacks recovered; do
-	"$bin" show "$(capture_in "$dir/$of")" --stacks >"$dir/out" || wrong "show --stacks of $of"
-	holds "$dir/out" 'stack +deep fifth <- fourth <- third <- second <- first <- take_stacks <- main <- '
-	holds "$dir/out" 'stack +deep fifth <- fourth <- third <- second <- first <- in_thread <- '
+	same_calls "$(capture_in "$dir/$of")"
+	holds "$dir/calls" '^fifth <- fourth <- third <- second <- first <- take_stacks <- main <- '
+	holds "$dir/calls" '^fifth <- fourth <- third <- second <- first <- in_thread <- '
 done
 
 # No program is killed by its own filter: it is not asked, and the capture says so.

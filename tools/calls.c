@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "tools/calls.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -88,11 +89,26 @@ int calls_each(const struct dc_stacks *s, uint32_t stack, int (*each)(void *arg,
 	return each_from(s, stack, 0, each, arg);
 }
 
+int calls_each_from(const struct dc_stacks *s, uint32_t stack, uint64_t address,
+		    int (*each)(void *arg, const struct call *c), void *arg)
+{
+	const uint32_t *numbers;
+	const uint32_t n = dc_stacks_frames(s, stack, &numbers);
+
+	for (uint32_t i = 0; i < n; i++) {
+		const struct dc_frame *f = dc_stacks_frame(s, numbers[i]);
+
+		if (f && f->address == address && (f->flags & DC_FRAME_CALL))
+			return each_from(s, stack, i, each, arg);
+	}
+	return -ENOENT;
+}
+
 /* --- as text --- */
 
 struct printing {
 	FILE *out;
-	const char *lead; /* NULL: all on one line */
+	const char *lead;
 	unsigned max;
 	unsigned count;
 };
@@ -120,17 +136,12 @@ static int print_call(void *arg, const struct call *c)
 	struct printing *p = arg;
 
 	if (p->max && p->count == p->max) {
-		fprintf(p->out, p->lead ? "%s...\n" : " <- ...", p->lead ? p->lead : "");
+		fprintf(p->out, "%s...\n", p->lead);
 		return 1;
 	}
-	if (p->lead) {
-		fputs(p->lead, p->out);
-		print_whole(p->out, c);
-		putc('\n', p->out);
-	} else {
-		fputs(p->count ? " <- " : "", p->out);
-		put(p->out, c->function);
-	}
+	fputs(p->lead, p->out);
+	print_whole(p->out, c);
+	putc('\n', p->out);
 	p->count++;
 	return 0;
 }
@@ -142,28 +153,22 @@ void calls_print(FILE *out, const struct dc_stacks *s, uint32_t stack, const cha
 	calls_each(s, stack, print_call, &p);
 }
 
-void calls_line(FILE *out, const struct dc_stacks *s, uint32_t stack, unsigned max)
+int calls_line_add(void *arg, const struct call *c)
 {
-	struct printing p = {.out = out, .max = max};
+	struct calls_line *l = arg;
+	const bool more = l->max && l->count == l->max;
 
-	calls_each(s, stack, print_call, &p);
+	fputs(l->count ? " <- " : "", l->out);
+	put(l->out, more ? "..." : c->function);
+	l->count++;
+	return more;
 }
 
-bool calls_line_from(FILE *out, const struct dc_stacks *s, uint32_t stack, uint64_t address, unsigned max)
+void calls_line(FILE *out, const struct dc_stacks *s, uint32_t stack, unsigned max)
 {
-	struct printing p = {.out = out, .max = max};
-	const uint32_t *numbers;
-	const uint32_t n = dc_stacks_frames(s, stack, &numbers);
+	struct calls_line l = {.out = out, .max = max};
 
-	for (uint32_t i = 0; i < n; i++) {
-		const struct dc_frame *f = dc_stacks_frame(s, numbers[i]);
-
-		if (!f || f->address != address || !(f->flags & DC_FRAME_CALL))
-			continue;
-		each_from(s, stack, i, print_call, &p);
-		return true;
-	}
-	return false;
+	calls_each(s, stack, calls_line_add, &l);
 }
 
 static int json_call(void *arg, const struct call *c)

@@ -26,6 +26,9 @@ struct call {
 
 /* @stack: a number. A non-zero return of @each ends it and is returned. */
 int calls_each(const struct dc_stacks *s, uint32_t stack, int (*each)(void *arg, const struct call *c), void *arg);
+/* From the call that returns to @address on, what is inside of it left out; -ENOENT: no call of that stack does. */
+int calls_each_from(const struct dc_stacks *s, uint32_t stack, uint64_t address,
+		    int (*each)(void *arg, const struct call *c), void *arg);
 int calls_of_frame(const struct dc_stacks *s, const struct dc_frame *f, uint32_t number,
 		   int (*each)(void *arg, const struct call *c), void *arg);
 
@@ -35,8 +38,13 @@ int calls_of_frame(const struct dc_stacks *s, const struct dc_frame *f, uint32_t
  */
 void calls_print(FILE *out, const struct dc_stacks *s, uint32_t stack, const char *lead, unsigned max);
 void calls_line(FILE *out, const struct dc_stacks *s, uint32_t stack, unsigned max);
-/* From the call that returns to @address on, what is inside of it left out. Return: false: no call of that stack does. */
-bool calls_line_from(FILE *out, const struct dc_stacks *s, uint32_t stack, uint64_t address, unsigned max);
+/* The same of calls that come from elsewhere: one after the other is given to calls_line_add(). */
+struct calls_line {
+	FILE *out;
+	unsigned max;
+	unsigned count; /* 0 at first */
+};
+int calls_line_add(void *arg, const struct call *c); /* @arg: struct calls_line */
 void calls_json(struct json *j, const char *key, const struct dc_stacks *s, uint32_t stack); /* an array */
 /* The innermost function that says something to people: not of the kernel, not of libc where there is another. */
 void calls_where(const struct dc_stacks *s, uint32_t stack, char *ret_text, size_t size);

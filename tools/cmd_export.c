@@ -65,6 +65,15 @@ static int export_events(struct export *x, const struct export_format *format, c
 	return r < 0 ? r : 0;
 }
 
+static int export_all(struct export *x, const struct export_format *format, const struct dc_cut *cut)
+{
+	CLEANUP(export_stacks) struct export_stacks stacks = {0};
+	const int r = export_stacks_open(x->capture, &stacks);
+
+	x->stacks = &stacks;
+	return r < 0 ? r : export_events(x, format, cut);
+}
+
 static bool is_profile(const char *format)
 {
 	return strcmp(format, "folded") == 0 || strcmp(format, "pprof") == 0;
@@ -113,7 +122,7 @@ static int export_run(const void *options, const struct operands *operands)
 	}
 	x = (struct export){.capture = c, .lanes = lanes, .from_ns = left_edge(c, &cut)};
 	json_init(&x.json, out.file, false);
-	r = export_events(&x, format_find(o->format), &cut);
+	r = export_all(&x, format_find(o->format), &cut);
 	r2 = output_commit(&out);
 	if (r2 < 0)
 		return failure("'%s': %s", to, strerror(-r2));

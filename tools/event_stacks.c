@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "ipc/cleanup.h"
+#include "tools/frames.h"
 
 #define COUNT_MAX (1u << 20) /* that a hostile file can ask for */
 
@@ -37,9 +39,9 @@ static int by_event(const void *left, const void *right)
 	return a->tid < b->tid ? -1 : a->tid > b->tid;
 }
 
-int event_stacks_load(struct dc_stacks *s, struct event_stacks *ret)
+int event_stacks_load(struct dc_capture *c, struct dc_stacks *s, unsigned process, struct event_stacks *ret)
 {
-	struct event_stacks e = {0};
+	struct event_stacks e = {.c = c, .process = process, .stacks = s};
 	int r = dc_stacks_each(s, &(struct dc_cut){.everything = true}, add, &e);
 
 	if (r < 0) {
@@ -58,11 +60,46 @@ void event_stacks_fini(struct event_stacks *e)
 	e->count = 0;
 }
 
-uint32_t event_stacks_find(const struct event_stacks *e, uint32_t tid, uint64_t units)
+/* Return: the stack that was copied with it; 0: there is none. */
+static uint32_t copied_with(const struct event_stacks *e, const struct dc_event *event)
 {
-	const struct event_stack key = {.units = units, .tid = tid};
+	const struct event_stack key = {.units = event->units, .tid = event->tid};
 	const struct event_stack *found =
 		e->count ? bsearch(&key, e->list, e->count, sizeof(key), by_event) : NULL;
 
 	return found ? found->stack : 0;
+}
+
+static uint64_t address_of(const struct dc_event *event, uint32_t i)
+{
+	uint64_t address;
+
+	memcpy(&address, event->stack + 8 * (size_t)i, sizeof(address));
+	return address;
+}
+
+/* One that the event says itself. */
+static int calls_at(const struct event_stacks *e, uint64_t address, int (*each)(void *arg, const struct call *c), void *arg)
+{
+	const struct dc_frame *f = dc_stacks_frame_at(e->stacks, address);
+	struct frame_text text;
+
+	if (f)
+		return calls_of_frame(e->stacks, f, 0, each, arg);
+	text = frame_text(e->c, e->process, address);
+	return each(arg, &(struct call){.function = text.s, .file = "", .module = ""});
+}
+
+int event_stacks_calls(const struct event_stacks *e, const struct dc_event *event,
+		       int (*each)(void *arg, const struct call *c), void *arg)
+{
+	const uint32_t stack = event->stack_count ? copied_with(e, event) : 0;
+	int r = stack ? calls_each_from(e->stacks, stack, address_of(event, 0), each, arg) : -ENOENT;
+
+	if (r != -ENOENT)
+		return r;
+	r = 0;
+	for (uint32_t i = 0; i < event->stack_count && r == 0; i++)
+		r = calls_at(e, address_of(event, i), each, arg);
+	return r;
 }

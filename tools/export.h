@@ -4,12 +4,28 @@
 
 #include "persist/capture.h"
 #include "tools/json.h"
+#include "tools/event_stacks.h"
 #include "tools/lanes.h"
+
+/* What the stacks of events are named by, one a process (export_stacks.c). */
+struct export_stacks {
+	struct dc_stacks **stacks;
+	struct event_stacks *of_events;
+	unsigned count;
+};
+/* Return: 0, -ENOMEM, -errno of reading. */
+int export_stacks_open(struct dc_capture *c, struct export_stacks *ret_stacks);
+void export_stacks_close(struct export_stacks *s);
+static inline void export_stacks_cleanup(struct export_stacks *s)
+{
+	export_stacks_close(s);
+}
 
 struct export
 {
 	struct dc_capture *capture;
 	struct lanes *lanes;
+	const struct export_stacks *stacks;
 	struct json json;
 	int64_t from_ns; /* CLOCK_REALTIME of the window's left edge, or of --from if that is later */
 	bool thread_new; /* the event at hand is the first of its thread in its lane */

@@ -10,7 +10,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "tools/frames.h"
 #include "tools/words.h"
 
 static const char *key_of(const struct dc_event *e, unsigned i, char made_up[static 300])
@@ -83,15 +82,17 @@ static void trace_context(struct json *j, const struct dc_trace_context *t)
 	json_text(j, "traceparent", text);
 }
 
+static int frame(void *arg, const struct call *c)
+{
+	json_text(arg, NULL, c->function);
+	return 0;
+}
+
 static void frames(struct export *x, const struct dc_cursor_event *e)
 {
-	uint64_t address;
-
 	json_array(&x->json, "frames");
-	for (uint32_t i = 0; i < e->event.stack_count; i++) {
-		memcpy(&address, e->event.stack + 8 * i, 8);
-		json_text(&x->json, NULL, frame_text(x->capture, e->process, address).s);
-	}
+	if (e->process < x->stacks->count)
+		event_stacks_calls(&x->stacks->of_events[e->process], &e->event, frame, &x->json);
 	json_end(&x->json);
 }
 

@@ -21,7 +21,7 @@
 struct part {
 	struct dc_stacks *stacks;
 	struct samples samples; /* for names and what belongs to the trigger */
-	struct event_stacks copied;
+	struct event_stacks of_events;
 };
 
 struct stack_lines {
@@ -74,7 +74,7 @@ static int load_part(struct stack_lines *l, unsigned process, const struct dc_cu
 	if (r == 0)
 		r = samples_count(l->c, p->stacks, process, cut, &p->samples);
 	if (r == 0)
-		r = event_stacks_load(p->stacks, &p->copied);
+		r = event_stacks_load(l->c, p->stacks, process, &p->of_events);
 	if (r == 0 && sampled && (!cut->pid || process_pid(dc_capture_process(l->c, process)) == cut->pid))
 		r = dc_stacks_each(p->stacks, cut, add_line, l);
 	return r;
@@ -109,7 +109,7 @@ void stack_lines_free(struct stack_lines *l)
 	if (!l)
 		return;
 	for (unsigned i = 0; l->parts && i < l->count; i++) {
-		event_stacks_fini(&l->parts[i].copied);
+		event_stacks_fini(&l->parts[i].of_events);
 		samples_fini(&l->parts[i].samples);
 		dc_stacks_close(l->parts[i].stacks);
 	}
@@ -201,55 +201,10 @@ void stack_lines_trigger(const struct stack_lines *l, bool threads, FILE *out)
 	}
 }
 
-struct named {
-	struct frame_text text;
-	bool any;
-};
-
-static int take_name(void *arg, const struct call *c)
-{
-	struct named *n = arg;
-
-	snprintf(n->text.s, sizeof(n->text.s), "%.300s", c->function);
-	n->any = c->named;
-	return 1; /* the innermost */
-}
-
-static struct frame_text address_text(const struct stack_lines *l, unsigned process, uint64_t address)
-{
-	const struct dc_frame *f = process < l->count ? dc_stacks_frame_at(l->parts[process].stacks, address) : NULL;
-	struct named n = {.any = false};
-
-	if (f)
-		calls_of_frame(l->parts[process].stacks, f, 0, take_name, &n);
-	return n.any ? n.text : frame_text(l->c, process, address);
-}
-
-static uint64_t address_of(const struct dc_event *e, uint32_t i)
-{
-	uint64_t address;
-
-	memcpy(&address, e->stack + 8 * (size_t)i, sizeof(address));
-	return address;
-}
-
-static bool print_copied(const struct stack_lines *l, const struct dc_cursor_event *e, FILE *out)
-{
-	const struct part *p = &l->parts[e->process];
-	const uint32_t stack = event_stacks_find(&p->copied, e->event.tid, e->event.units);
-
-	return stack && e->event.stack_count &&
-	       calls_line_from(out, p->stacks, stack, address_of(&e->event, 0), CALLS_ON_A_LINE);
-}
-
 void stack_lines_event(const struct stack_lines *l, const struct dc_cursor_event *e, FILE *out)
 {
-	if (e->process >= l->count || print_copied(l, e, out))
-		return;
-	for (uint32_t i = 0; i < e->event.stack_count; i++) {
-		const struct frame_text t = address_text(l, e->process, address_of(&e->event, i));
+	struct calls_line line = {.out = out, .max = CALLS_ON_A_LINE};
 
-		fputs(i > 0 ? " <- " : "", out);
-		text_print(out, t.s, strlen(t.s));
-	}
+	if (e->process < l->count)
+		event_stacks_calls(&l->parts[e->process].of_events, &e->event, calls_line_add, &line);
 }

@@ -7,7 +7,6 @@
 #include <stdio.h>
 
 #include "persist/capture.h"
-#include "tools/frames.h"
 
 struct stack_lines;
 
