@@ -26,7 +26,7 @@
 #include "persist/block.h"
 #include "persist/store.h"
 #include "persist/writer.h"
-#include "tests/capturemaker.h"
+#include "tests/capturedir.h"
 
 #define NAME "a.dcap"
 #define PART "a.dcap.part"
@@ -134,25 +134,6 @@ int __wrap___io_uring_get_cqe(struct io_uring *ring, struct io_uring_cqe **cqe, 
 }
 
 /* --- what is there --- */
-
-static char *dir;
-static int dir_fd;
-
-static int set_up(void **state)
-{
-	(void)state;
-	dir = capture_maker_mkdir();
-	dir_fd = open(dir, O_RDONLY | O_DIRECTORY);
-	return dir_fd < 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	close(dir_fd);
-	capture_maker_rmdir(dir);
-	return 0;
-}
 
 static bool exists(const char *name)
 {
@@ -417,5 +398,5 @@ int main(void)
 		cmocka_unit_test(test_evicting),
 	};
 
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, dir_make, dir_remove);
 }

@@ -18,25 +18,17 @@
 #include "persist/capture.h"
 #include "persist/format.h"
 #include "persist/writer.h"
-#include "tests/capturemaker.h"
+#include "tests/capturedir.h"
 #include "tests/ringmaker.h"
 
-static char *dir;
 static char path[512];
 static char why[160];
 
 static int setup(void **state)
 {
-	(void)state;
-	dir = capture_maker_mkdir();
+	if (dir_make(state) != 0)
+		return -1;
 	snprintf(path, sizeof path, "%s/x.dcap", dir);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	(void)state;
-	capture_maker_rmdir(dir);
 	return 0;
 }
 
@@ -932,5 +924,5 @@ int main(void)
 		cmocka_unit_test(test_newer_format),  cmocka_unit_test(test_clock),
 		cmocka_unit_test(test_memory),
 	};
-	return cmocka_run_group_tests(tests, setup, teardown);
+	return cmocka_run_group_tests(tests, setup, dir_remove);
 }

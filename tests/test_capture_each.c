@@ -14,7 +14,7 @@
 #include "persist/capture_inside.h"
 #include "persist/columns_layout.h"
 #include "persist/writer.h"
-#include "tests/capturemaker.h"
+#include "tests/capturedir.h"
 #include "tests/eventhash.h"
 #include "tests/httpmix.h"
 
@@ -22,8 +22,6 @@
 #define EDITED "edited.dcap"
 #define LANES 8
 
-static char *dir;
-static int dir_fd;
 
 static struct dc_capture *open_capture(const char *name)
 {
@@ -40,22 +38,13 @@ static int set_up(void **state)
 {
 	struct ring_maker *ring = mix_ring(MIX_HTTP, 500000);
 
-	(void)state;
-	dir = capture_maker_mkdir();
-	dir_fd = open(dir, O_RDONLY | O_DIRECTORY);
+	if (dir_make(state) != 0)
+		return -1;
 	struct capture_maker m = {
 		.dir = dir, .name = SETTLED, .rings = &ring, .ring_count = 1, .chunks_per_block = 100};
-	int r = dir_fd < 0 ? -1 : capture_maker_write(&m);
+	int r = capture_maker_write(&m);
 	ring_maker_free(ring);
 	return r == 0 ? dc_settle(dir_fd, SETTLED, &(struct dc_settle_options){.zstd_level = 1}, NULL) : r;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	close(dir_fd);
-	capture_maker_rmdir(dir);
-	return 0;
 }
 
 /* --- readings --- */
@@ -286,5 +275,5 @@ int main(void)
 		cmocka_unit_test(test_columns_that_lie_cost_their_block_only),
 	};
 
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, set_up, dir_remove);
 }

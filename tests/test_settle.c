@@ -14,30 +14,11 @@
 #include "ipc/cleanup.h"
 #include "persist/capture_inside.h"
 #include "persist/writer.h"
-#include "tests/capturemaker.h"
+#include "tests/capturedir.h"
 #include "tests/httpmix.h"
 
 #define RAW "raw.dcap"
 #define NAME "settled.dcap"
-
-static char *dir;
-static int dir_fd;
-
-static int set_up(void **state)
-{
-	(void)state;
-	dir = capture_maker_mkdir();
-	dir_fd = open(dir, O_RDONLY | O_DIRECTORY);
-	return dir_fd < 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	close(dir_fd);
-	capture_maker_rmdir(dir);
-	return 0;
-}
 
 static uint8_t *read_file(const char *name, size_t *ret_bytes)
 {
@@ -403,5 +384,5 @@ int main(void)
 		cmocka_unit_test(test_what_is_no_capture_is_refused),
 	};
 
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, dir_make, dir_remove);
 }

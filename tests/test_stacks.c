@@ -17,25 +17,17 @@
 #include "ipc/registers.h"
 #include "persist/block.h"
 #include "persist/stacks/stacks.h"
-#include "tests/capturemaker.h"
+#include "tests/capturedir.h"
 #include "tests/stackmaker.h"
 
-static char *dir;
 static char path[512];
 static char why[160];
 
 static int set_up(void **state)
 {
-	(void)state;
-	dir = capture_maker_mkdir();
+	if (dir_make(state) != 0)
+		return -1;
 	snprintf(path, sizeof path, "%s/x.dcap", dir);
-	return 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	capture_maker_rmdir(dir);
 	return 0;
 }
 
@@ -693,5 +685,5 @@ int main(void)
 		cmocka_unit_test(test_cut_anywhere),
 	};
 
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, set_up, dir_remove);
 }

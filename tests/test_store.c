@@ -13,28 +13,9 @@
 
 #include "persist/store.h"
 #include "persist/writer.h"
-#include "tests/capturemaker.h"
+#include "tests/capturedir.h"
 
 #define SECOND INT64_C(1000000000)
-
-static char *dir;
-static int dir_fd;
-
-static int set_up(void **state)
-{
-	(void)state;
-	dir = capture_maker_mkdir();
-	dir_fd = open(dir, O_RDONLY | O_DIRECTORY);
-	return dir_fd < 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	close(dir_fd);
-	capture_maker_rmdir(dir);
-	return 0;
-}
 
 static void add(const char *name, int64_t at_ns, uint32_t severity, const char *rule)
 {
@@ -330,7 +311,7 @@ static void test_sweep_leaves_the_living(void **state)
 
 int main(void)
 {
-#define TEST(t) cmocka_unit_test_setup_teardown(t, set_up, tear_down)
+#define TEST(t) cmocka_unit_test_setup_teardown(t, dir_make, dir_remove)
 	const struct CMUnitTest tests[] = {
 		TEST(test_names_are_plain_and_sort_by_time),
 		TEST(test_names_are_unique),

@@ -16,31 +16,20 @@
 #include "persist/stacks/stacks.h"
 #include "persist/symbolize.h"
 #include "persist/writer.h"
-#include "tests/capturemaker.h"
+#include "tests/capturedir.h"
 #include "tests/scenemaker.h"
 
 #define NAME "x.dcap"
 
-static char *dir;
-static int dir_fd;
 static char path[512];
 static struct self_maps self;
 
 static int set_up(void **state)
 {
-	(void)state;
-	dir = capture_maker_mkdir();
-	dir_fd = open(dir, O_RDONLY | O_DIRECTORY);
+	if (dir_make(state) != 0)
+		return -1;
 	snprintf(path, sizeof path, "%s/" NAME, dir);
 	self_maps(&self);
-	return dir_fd < 0;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	close(dir_fd);
-	capture_maker_rmdir(dir);
 	return 0;
 }
 
@@ -279,5 +268,5 @@ int main(void)
 		cmocka_unit_test(test_refused),
 	};
 
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, set_up, dir_remove);
 }
