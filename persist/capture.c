@@ -8,6 +8,7 @@
  * chunks not before somebody asks for events, those of samples and stacks when somebody asks for them
  * (stacks/stacks.h), so opening a large capture is quick.
  */
+#include "ipc/grow.h"
 #include "persist/capture.h"
 
 #include <errno.h>
@@ -231,14 +232,8 @@ struct walk {
 
 static int block_append(struct dc_capture *c, const struct dc_block_header *h, uint64_t at)
 {
-	if (c->block_count == c->block_room) {
-		uint32_t room = c->block_room ? c->block_room * 2 : 64;
-		struct dc_block_ref *more = realloc(c->blocks, room * sizeof *more);
-		if (!more)
-			return -ENOMEM;
-		c->blocks = more;
-		c->block_room = room;
-	}
+	if (GROW(c->blocks, c->block_count, c->block_room, 64) < 0)
+		return -ENOMEM;
 	uint64_t behind = at + sizeof *h + h->stored_bytes, next = at + h->next;
 	uint64_t end = next < c->bytes ? next : c->bytes;
 	uint64_t pad = end > behind ? end - behind : 0;

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ipc/grow.h"
 #include "persist/capture_inside.h"
 #include "persist/columns.h"
 
@@ -148,14 +149,8 @@ void dc_capture_chunk_fault(struct dc_capture *c, const struct dc_chunk_ref *ref
 
 static int chunk_append(struct dc_capture *c, const struct dc_chunk_ref *ref)
 {
-	if (c->chunk_count == c->chunk_room) {
-		uint32_t room = c->chunk_room ? c->chunk_room * 2 : 1024;
-		struct dc_chunk_ref *more = realloc(c->chunks, room * sizeof *more);
-		if (!more)
-			return -ENOMEM;
-		c->chunks = more;
-		c->chunk_room = room;
-	}
+	if (GROW(c->chunks, c->chunk_count, c->chunk_room, 1024) < 0)
+		return -ENOMEM;
 	c->chunks[c->chunk_count++] = *ref;
 	return 0;
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "ipc/grow.h"
 #include "persist/store.h"
 
 #include <dirent.h>
@@ -376,13 +377,8 @@ int dc_store_list(int dir_fd, struct dc_store_entry **ret_entries, unsigned *ret
 	if (r < 0)
 		return r;
 	while (errno = 0, file = readdir(d)) {
-		if (count == room) {
-			struct dc_store_entry *more = realloc(entries, (room = 2 * room + 16) * sizeof *more);
-
-			if (!more)
-				return -ENOMEM;
-			entries = more;
-		}
+		if (GROW(entries, count, room, 16) < 0)
+			return -ENOMEM;
 		count += read_entry(dir_fd, file->d_name, &entries[count]);
 	}
 	if (errno)

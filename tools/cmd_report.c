@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ipc/grow.h"
 #include "tools/calls.h"
 #include "tools/commands.h"
 #include "tools/cut.h"
@@ -106,15 +107,8 @@ static struct function *function_of(struct functions *f, const struct call *c)
 		else
 			high = middle;
 	}
-	if (f->count == f->room) {
-		const uint32_t room = f->room ? f->room * 2 : 256;
-		struct function *more = reallocarray(f->items, room, sizeof(*more));
-
-		if (!more)
-			return NULL;
-		f->items = more;
-		f->room = room;
-	}
+	if (GROW(f->items, f->count, f->room, 256) < 0)
+		return NULL;
 	memmove(&f->items[low + 1], &f->items[low], (f->count - low) * sizeof(*f->items));
 	f->items[low] = (struct function){.name = strdup(c->function), .module = strdup(c->module)};
 	f->count++;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The only file that knows which INI parser it is (inih). */
+#include "ipc/grow.h"
 #include "tools/config.h"
 
 #include <errno.h>
@@ -193,26 +194,22 @@ static int handle(void *arg, const char *section, const char *key, const char *v
 static int header_add(struct loading *l, const char *line, unsigned number)
 {
 	const size_t length = strcspn(line + 1, "]\n");
-	struct header *more = l->headers;
+	struct header *h;
 
 	if (length >= SECTION_BYTES) {
 		say("'%s' line %u: the name of the section is too long, at most %u bytes are taken", l->path, number, SECTION_BYTES - 1);
 		return -EINVAL;
 	}
-	if (l->count == l->room) {
-		l->room = l->room ? 2 * l->room : 16;
-		more = realloc(l->headers, l->room * sizeof(*more));
-		if (!more)
-			return -ENOMEM;
-		l->headers = more;
-	}
-	snprintf(more[l->count].name, SECTION_BYTES, "%.*s", (int)length, line + 1);
-	more[l->count].line = number;
-	more[l->count].seen = false;
-	for (unsigned i = 0; strchr(more[l->count].name, ' ') && i < l->count; i++) {
-		if (strcmp(more[i].name, more[l->count].name) != 0)
+	if (GROW(l->headers, l->count, l->room, 16) < 0)
+		return -ENOMEM;
+	h = &l->headers[l->count];
+	snprintf(h->name, SECTION_BYTES, "%.*s", (int)length, line + 1);
+	h->line = number;
+	h->seen = false;
+	for (const struct header *before = l->headers; strchr(h->name, ' ') && before < h; before++) {
+		if (strcmp(before->name, h->name) != 0)
 			continue;
-		say("'%s' line %u: section [%s] is there already, in line %u", l->path, number, more[i].name, more[i].line);
+		say("'%s' line %u: section [%s] is there already, in line %u", l->path, number, before->name, before->line);
 		return -EINVAL;
 	}
 	l->count++;

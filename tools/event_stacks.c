@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "ipc/grow.h"
 #include "tools/event_stacks.h"
 
 #include <errno.h>
@@ -16,15 +17,8 @@ static int add(void *arg, const struct dc_sample_view *v)
 
 	if (!v->event || !v->head.stack || e->count == COUNT_MAX)
 		return 0;
-	if (e->count == e->room) {
-		const uint32_t room = e->room ? 2 * e->room : 64;
-		struct event_stack *more = reallocarray(e->list, room, sizeof(*more));
-
-		if (!more)
-			return -ENOMEM;
-		e->list = more;
-		e->room = room;
-	}
+	if (GROW(e->list, e->count, e->room, 64) < 0)
+		return -ENOMEM;
 	e->list[e->count++] =
 		(struct event_stack){.units = v->event->units, .tid = v->head.tid, .stack = v->head.stack};
 	return 0;

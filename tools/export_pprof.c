@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ipc/grow.h"
 #include "tools/calls.h"
 #include "tools/export.h"
 #include "tools/samples.h"
@@ -53,16 +54,9 @@ struct pprof {
 
 static void put_byte(struct message *m, uint8_t byte)
 {
-	if (m->size == m->room) {
-		const size_t room = m->room ? m->room * 2 : 256;
-		uint8_t *more = realloc(m->bytes, room);
-
-		if (!more) {
-			m->failed = true;
-			return;
-		}
-		m->bytes = more;
-		m->room = room;
+	if (GROW(m->bytes, m->size, m->room, 256) < 0) {
+		m->failed = true;
+		return;
 	}
 	m->bytes[m->size++] = byte;
 }
@@ -180,16 +174,9 @@ static uint64_t function_of(struct pprof *p, const struct call *c)
 	for (uint64_t i = p->functions; i > 0; i--)
 		if (p->function_keys[i - 1].name == key.name && p->function_keys[i - 1].file == key.file)
 			return i;
-	if (p->functions == p->function_room) {
-		const uint32_t room = p->function_room ? p->function_room * 2 : 256;
-		struct function_key *more = reallocarray(p->function_keys, room, sizeof(*more));
-
-		if (!more) {
-			p->failed = true;
-			return 0;
-		}
-		p->function_keys = more;
-		p->function_room = room;
+	if (GROW(p->function_keys, p->functions, p->function_room, 256) < 0) {
+		p->failed = true;
+		return 0;
 	}
 	p->function_keys[p->functions++] = key;
 	put_u64(&p->inner, 1, p->functions);

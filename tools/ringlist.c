@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "ipc/grow.h"
 #include "tools/ringlist.h"
 
 #include <dirent.h>
@@ -42,15 +43,8 @@ static int append(struct scan *s, struct dc_ring *ring, bool alive, uint32_t wat
 {
 	struct ring_list *list = s->list;
 
-	if (list->count == s->room) {
-		unsigned room = s->room ? 2 * s->room : 16;
-		struct listed_ring *rings = realloc(list->rings, room * sizeof(*rings));
-
-		if (!rings)
-			return -ENOMEM;
-		list->rings = rings;
-		s->room = room;
-	}
+	if (GROW(list->rings, list->count, s->room, 16) < 0)
+		return -ENOMEM;
 	list->rings[list->count++] = (struct listed_ring){ring, alive, watcher};
 	return 0;
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "ipc/grow.h"
 #include "tools/samples.h"
 
 #include <errno.h>
@@ -94,15 +95,8 @@ static int64_t tally_of(struct counting *c, uint32_t tid, uint32_t stack)
 	slot = index_slot(&c->stacks, (uint64_t)tid << 32 | stack, tally_key, s);
 	if (*slot)
 		return *slot - 1;
-	if (s->count == c->room) {
-		const uint32_t room = c->room ? c->room * 2 : 128;
-		struct tally *more = reallocarray(s->tallies, room, sizeof(*more));
-
-		if (!more)
-			return -ENOMEM;
-		s->tallies = more;
-		c->room = room;
-	}
+	if (GROW(s->tallies, s->count, c->room, 128) < 0)
+		return -ENOMEM;
 	s->tallies[s->count] = (struct tally){.tid = tid, .stack = stack};
 	*slot = ++s->count;
 	return s->count - 1;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "ipc/grow.h"
 #include "tools/show_stacks.h"
 
 #include <errno.h>
@@ -39,15 +40,8 @@ static int add_line(void *arg, const struct dc_sample_view *v)
 
 	if ((v->head.kind != DC_SAMPLE_CPU && v->head.kind != DC_SAMPLE_OFF) || l->line_count == LINES_MAX)
 		return 0;
-	if (l->line_count == l->room) {
-		const uint32_t room = l->room ? l->room * 2 : 1024;
-		struct stack_line *more = reallocarray(l->lines, room, sizeof(*more));
-
-		if (!more)
-			return -ENOMEM;
-		l->lines = more;
-		l->room = room;
-	}
+	if (GROW(l->lines, l->line_count, l->room, 1024) < 0)
+		return -ENOMEM;
 	l->lines[l->line_count++] = (struct stack_line){.t_ns = v->t_ns,
 							.tid = v->head.tid,
 							.stack = v->head.stack,

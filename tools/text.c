@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "ipc/grow.h"
 #include "tools/text.h"
 
 #include <errno.h>
@@ -269,17 +270,10 @@ bool colour_wanted(FILE *out)
 
 static void add_cell(struct table *t, char *text)
 {
-	if (t->count == t->room) {
-		unsigned room = t->room ? 2 * t->room : 64;
-		char **cells = realloc(t->cells, room * sizeof(*cells));
-
-		if (!cells) {
-			t->failed = true;
-			free(text);
-			return;
-		}
-		t->cells = cells;
-		t->room = room;
+	if (GROW(t->cells, t->count, t->room, 64) < 0) {
+		t->failed = true;
+		free(text);
+		return;
 	}
 	t->cells[t->count++] = text;
 	t->failed |= !text;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "ipc/grow.h"
 #include "persist/stacks/cache.h"
 
 #include <assert.h>
@@ -412,14 +413,8 @@ static uint32_t list_files(int dir_fd, struct found **ret_list)
 	for (const struct dirent *e; count < DIR_FILES_MAX && (e = readdir(dir));) {
 		if (!look_at(dir_fd, e->d_name, &found))
 			continue;
-		if (count == room) {
-			struct found *list = realloc(*ret_list, (room ? room * 2 : 64) * sizeof *list);
-
-			if (!list)
-				break;
-			*ret_list = list;
-			room = room ? room * 2 : 64;
-		}
+		if (GROW(*ret_list, count, room, 64) < 0)
+			break;
 		(*ret_list)[count++] = found;
 	}
 	return count;

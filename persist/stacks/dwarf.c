@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "ipc/grow.h"
 #include "persist/stacks/dwarf.h"
 
 #include <dwarf.h>
@@ -86,15 +87,8 @@ static int add_range(struct ranges *r, const struct dc_range *range)
 {
 	if (r->count == RANGES_MAX)
 		return -E2BIG;
-	if (r->count == r->room) {
-		size_t room = r->room ? r->room * 2 : 256;
-		struct dc_range *list = realloc(r->list, room * sizeof *list);
-
-		if (!list)
-			return -ENOMEM;
-		r->list = list;
-		r->room = room;
-	}
+	if (GROW(r->list, r->count, r->room, 256) < 0)
+		return -ENOMEM;
 	r->list[r->count++] = *range;
 	return 0;
 }
@@ -139,15 +133,8 @@ static int add_unit(struct dc_dwarf *d, Dwarf_Die *die, uint32_t *room, struct r
 
 	if (d->unit_count == UNITS_MAX)
 		return -E2BIG;
-	if (d->unit_count == *room) {
-		uint32_t more = *room ? *room * 2 : 64;
-		struct unit *units = realloc(d->units, more * sizeof *units);
-
-		if (!units)
-			return -ENOMEM;
-		d->units = units;
-		*room = more;
-	}
+	if (GROW(d->units, d->unit_count, *room, 64) < 0)
+		return -ENOMEM;
 	r = add_ranges(d, die, d->unit_count, all);
 	if (r < 0)
 		return r;
@@ -288,15 +275,8 @@ static int add_function(struct walk *w, Dwarf_Die *die, uint32_t parent)
 	r = add_ranges(w->d, die, u->function_count, &w->ranges);
 	if (r <= 0)
 		return r;
-	if (u->function_count == w->room) {
-		uint32_t room = w->room ? w->room * 2 : 64;
-		struct function *functions = realloc(u->functions, room * sizeof *functions);
-
-		if (!functions)
-			return -ENOMEM;
-		u->functions = functions;
-		w->room = room;
-	}
+	if (GROW(u->functions, u->function_count, w->room, 64) < 0)
+		return -ENOMEM;
 	f.start = w->ranges.list[first].start;
 	if (number_of(die, DW_AT_call_file, &value) && value < w->file_count)
 		f.call_file = w->files[value];

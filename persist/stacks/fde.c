@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "ipc/grow.h"
 #include "persist/stacks/fde.h"
 
 #include <errno.h>
@@ -201,14 +202,8 @@ static bool range_of(const struct section *s, const struct record *r, int encodi
 
 static int entry_add(struct dc_fde_index *x, uint32_t *room, const struct dc_fde *e)
 {
-	if (x->count == *room) {
-		uint32_t grown = *room ? *room * 2 : 256;
-		void *entries = reallocarray(x->entries, grown, sizeof *x->entries);
-		if (!entries)
-			return -ENOMEM;
-		x->entries = entries;
-		*room = grown;
-	}
+	if (GROW(x->entries, x->count, *room, 256) < 0)
+		return -ENOMEM;
 	x->entries[x->count++] = *e;
 	return 0;
 }

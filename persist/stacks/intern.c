@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "ipc/grow.h"
 #include "persist/stacks/intern.h"
 
 #include <errno.h>
@@ -52,15 +53,8 @@ static int reserve(struct dc_intern *t, size_t size)
 		t->bytes = more;
 		t->room = room;
 	}
-	if (t->count == t->item_room) {
-		uint32_t room = t->item_room ? 2 * t->item_room : 256;
-		struct dc_intern_item *more = realloc(t->items, room * sizeof *more);
-
-		if (!more)
-			return -ENOMEM;
-		t->items = more;
-		t->item_room = room;
-	}
+	if (GROW(t->items, t->count, t->item_room, 256) < 0)
+		return -ENOMEM;
 	return 0;
 }
 

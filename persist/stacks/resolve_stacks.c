@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ipc/grow.h"
 #include "persist/stacks/feed.h"
 #include "persist/stacks/message.h"
 #include "persist/stacks/resolve_inside.h"
@@ -40,15 +41,8 @@ static void merging_cleanup(struct merging *m)
 
 static int append(uint32_t **numbers, uint32_t *count, uint32_t *room, uint32_t number)
 {
-	if (*count == *room) {
-		uint32_t more = *room ? 2 * *room : 1024;
-		uint32_t *grown = realloc(*numbers, more * sizeof *grown);
-
-		if (!grown)
-			return -ENOMEM;
-		*numbers = grown;
-		*room = more;
-	}
+	if (GROW(*numbers, *count, *room, 1024) < 0)
+		return -ENOMEM;
 	(*numbers)[(*count)++] = number;
 	return 0;
 }

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "ipc/grow.h"
 #include "persist/stacks/feed.h"
 #include "persist/stacks/message.h"
 #include "persist/stacks/resolve_inside.h"
@@ -348,15 +349,8 @@ static int resolve_sample(struct unwinding *u, const struct dc_sample_parts *p, 
 
 static struct dc_message_sample *next_result(struct unwinding *u)
 {
-	if (u->result_count == u->result_room) {
-		const uint32_t room = u->result_room ? 2 * u->result_room : 4096;
-		struct dc_message_sample *results = realloc(u->results, room * sizeof *results);
-
-		if (!results)
-			return NULL;
-		u->results = results;
-		u->result_room = room;
-	}
+	if (GROW(u->results, u->result_count, u->result_room, 4096) < 0)
+		return NULL;
 	u->results[u->result_count] = (struct dc_message_sample){0};
 	return &u->results[u->result_count++];
 }

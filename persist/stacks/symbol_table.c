@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "ipc/grow.h"
 #include "persist/stacks/symbol_table.h"
 
 #include <errno.h>
@@ -54,15 +55,8 @@ int dc_symbol_table_add(struct dc_symbol_table *t, const struct dc_table_symbol 
 {
 	if (t->count == DC_TABLE_SYMBOLS_MAX)
 		return -E2BIG;
-	if (t->count == t->room) {
-		uint32_t room = t->room ? t->room * 2 : 1024;
-		struct dc_table_symbol *symbols = realloc(t->symbols, room * sizeof *symbols);
-
-		if (!symbols)
-			return -ENOMEM;
-		t->symbols = symbols;
-		t->room = room;
-	}
+	if (GROW(t->symbols, t->count, t->room, 1024) < 0)
+		return -ENOMEM;
 	t->symbols[t->count++] = *symbol;
 	return 0;
 }
@@ -169,15 +163,8 @@ static int emit(struct dc_symbol_table *t, uint64_t start, uint32_t symbol)
 
 	if (symbol == last)
 		return 0;
-	if (t->segment_count == t->segment_room) {
-		uint32_t room = t->segment_room ? t->segment_room * 2 : 1024;
-		struct segment *segments = realloc(t->segments, room * sizeof *segments);
-
-		if (!segments)
-			return -ENOMEM;
-		t->segments = segments;
-		t->segment_room = room;
-	}
+	if (GROW(t->segments, t->segment_count, t->segment_room, 1024) < 0)
+		return -ENOMEM;
 	t->segments[t->segment_count++] = (struct segment){.start = start, .symbol = symbol};
 	return 0;
 }
