@@ -52,14 +52,21 @@ capture_in() {
 	echo "$found"
 }
 
-# same_calls FILE: all that prints the stacks of events names the same calls, and there is one; they are in $dir/calls
+# same_calls FILE FORMATS: show and exports name the same calls of events with stacks, and there is one; they are in $dir/calls
 same_calls() {
 	"$bin" show "$1" | sed -nE 's/.* stack +[^ ]+ (.+)/\1/p' >"$dir/calls"
 	"$bin" export "$1" | jq -r 'select(.kind == "stack").args.frames | join(" <- ")' >"$dir/calls.jsonl"
 	"$bin" export -f chrome "$1" | jq -r '.traceEvents[] | select(.cat == "stack").args.frames | join(" <- ")' >"$dir/calls.chrome"
 	[[ -s $dir/calls ]] || wrong "no stack of an event in $1"
-	for format in jsonl chrome; do
-		cmp -s "$dir/calls" "$dir/calls.$format" || wrong "$format and show of $1: $(diff "$dir/calls" "$dir/calls.$format")"
+	"$bin" export -f folded --events "$1" | python3 -c '
+import re, sys
+for line in sys.stdin:
+    calls, count = re.match("[^;]*;[^;]*;(.*) ([0-9]+)$", line).groups()
+    print("\n".join([" <- ".join(reversed(calls.split(";")))] * int(count)))' >"$dir/calls.folded"
+	"$bin" export -f pprof "$1" >"$dir/pb"
+	PYTHONDONTWRITEBYTECODE=1 python3 "$DASHCAM_SOURCE/tests/pprof.py" "$dir/pb" >"$dir/calls.pprof"
+	for format in $2; do
+		diff <(sort "$dir/calls") <(sort "$dir/calls.$format") >"$dir/difference" || wrong "$format, show: $(cat "$dir/difference")"
 	done
 }
 

@@ -56,7 +56,7 @@ DASHCAM_DIR=$rings/dead "$app" stacks
 "$bin" recover --output "$dir/recovered/a.dcap" "$rings"/dead/*.ring >"$dir/out" 2>&1 || wrong "recover: $(cat "$dir/out")"
 "$bin" settle "$dir/recovered/a.dcap" >"$dir/out" 2>&1 || wrong "settle: $(cat "$dir/out")"
 for of in stacks recovered; do
-	same_calls "$(capture_in "$dir/$of")"
+	same_calls "$(capture_in "$dir/$of")" "jsonl chrome folded pprof"
 	holds "$dir/calls" '^fifth <- fourth <- third <- second <- first <- take_stacks <- main <- '
 	holds "$dir/calls" '^fifth <- fourth <- third <- second <- first <- in_thread <- '
 done

@@ -49,32 +49,11 @@ cpu=$("$bin" report "$file" hot-functions --json | jq '.[0].cpu_ns / 1000 | floo
 
 # pprof: ids that are used exist, string numbers are in range, values add up.
 "$bin" export "$file" -f pprof -o "$dir/pb" || wrong "export pprof"
-python3 - "$dir/pb" "$cpu" <<'PY' || wrong "the profile is not sound"
+python3 - "$dir/pb" "$cpu" "$DASHCAM_SOURCE/tests" <<'PY' || wrong "the profile is not sound"
 import sys
-
-def fields(data):
-    at = 0
-    def varint():
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = data[at]; at += 1
-            value |= (byte & 127) << shift; shift += 7
-            if byte < 128: return value
-    while at < len(data):
-        key = varint()
-        if key & 7 == 0: yield key >> 3, varint()
-        elif key & 7 == 2:
-            n = varint(); yield key >> 3, data[at:at + n]; at += n
-        else: raise SystemExit("wire type %d" % (key & 7))
-    assert at == len(data)
-
-def packed(data):
-    out, value, shift = [], 0, 0
-    for byte in data:
-        value |= (byte & 127) << shift; shift += 7
-        if byte < 128: out.append(value); value = shift = 0
-    return out
+sys.dont_write_bytecode = True
+sys.path.insert(0, sys.argv[3])
+from pprof import fields, packed
 
 profile = list(fields(open(sys.argv[1], "rb").read()))
 strings = [v.decode() for k, v in profile if k == 6]
@@ -89,13 +68,13 @@ for k, v in profile:
             if key == 4: assert dict(fields(line))[1] in functions; lines += 1
 mappings = {dict(fields(v))[1] for k, v in profile if k == 3}
 types = [(strings[dict(fields(v))[1]], strings[dict(fields(v))[2]]) for k, v in profile if k == 1]
-assert types == [("samples", "count"), ("cpu", "nanoseconds"), ("off", "nanoseconds")], types
+assert types == [("samples", "count"), ("cpu", "nanoseconds"), ("off", "nanoseconds"), ("events", "count")], types
 cpu = 0
 for k, v in profile:
     if k == 2:
         f = dict((a, b) for a, b in fields(v) if a != 3)
         assert all(i in locations for i in packed(f.get(1, b"")))
-        values = packed(f[2]); assert len(values) == 3
+        values = packed(f[2]); assert len(values) == 4
         cpu += values[1]
 assert "function_that_computes" in functions.values() and lines and mappings
 assert cpu // 1000 == int(sys.argv[2]), (cpu, sys.argv[2])

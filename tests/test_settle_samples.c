@@ -192,7 +192,7 @@ static void test_settled(void **state)
 		dc_stacks_close(s);
 	}
 	assert_int_equal(dc_stacks_open(c, 0, &s), 0);
-	const struct dc_frame *f = dc_stacks_frame_at(s, (uintptr_t)put_samples + 8);
+	const struct dc_frame *f = dc_stacks_frame(s, dc_stacks_frame_at(s, (uintptr_t)put_samples + 8));
 	assert_non_null(f);
 	assert_int_equal(f->flags, DC_FRAME_CALL);
 	assert_string_equal(dc_stacks_name(s, f->name).function, "put_samples");

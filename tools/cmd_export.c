@@ -13,6 +13,7 @@ struct export_options {
 	const char *format;
 	const char *output;
 	bool off_cpu;
+	bool events;
 	struct cut_options cut;
 };
 
@@ -30,6 +31,10 @@ static const struct option export_option_table[] = {
 	 .type = OPTION_FLAG,
 	 .at = offsetof(struct export_options, off_cpu),
 	 .help = "folded: where threads were off the CPU, in microseconds, instead of on it"},
+	{.name = "events",
+	 .type = OPTION_FLAG,
+	 .at = offsetof(struct export_options, events),
+	 .help = "folded: where events with a stack came from, and how many, instead of samples"},
 	{.name = "output",
 	 .letter = 'o',
 	 .type = OPTION_FILE,
@@ -81,7 +86,9 @@ static bool is_profile(const char *format)
 
 static int export_profile(const struct export_options *o, struct dc_capture *c, const struct dc_cut *cut, FILE *out)
 {
-	return strcmp(o->format, "pprof") == 0 ? export_pprof(c, cut, out) : export_folded(c, cut, o->off_cpu, out);
+	if (strcmp(o->format, "pprof") == 0)
+		return export_pprof(c, cut, out);
+	return o->events ? export_folded_events(c, cut, out) : export_folded(c, cut, o->off_cpu, out);
 }
 
 static int64_t left_edge(const struct dc_capture *c, const struct dc_cut *cut)
@@ -108,8 +115,8 @@ static int export_run(const void *options, const struct operands *operands)
 	r = cut_resolve(&o->cut, c, &cut);
 	if (r != EXIT_OK)
 		return r;
-	if (o->off_cpu && strcmp(o->format, "folded") != 0)
-		return usage_error("--off-cpu is of --format folded; pprof has both");
+	if ((o->off_cpu || o->events) && strcmp(o->format, "folded") != 0)
+		return usage_error("--%s is of --format folded; pprof has all", o->off_cpu ? "off-cpu" : "events");
 	if (lanes_new(c, &lanes) < 0)
 		return failure("out of memory");
 	r = output_open(&out, o->output);
@@ -139,8 +146,8 @@ const struct command cmd_export = {
 		 "databases. "
 		 "chrome is the Trace Event format that ui.perfetto.dev and chrome://tracing open.\n\n"
 		 "folded and pprof are made of the samples: folded has one line for each stack of each thread, outermost "
-		 "function first, and its microseconds; pprof is the protocol buffer of pprof, with samples, CPU time and "
-		 "time off the CPU.\n\n"
+		 "function first, and its microseconds; pprof is the protocol buffer of pprof, with samples, CPU time, "
+		 "time off the CPU, and the events that have a stack.\n\n"
 		 "Strings of the recorded program that are not UTF-8 are made so; the output is always valid "
 		 "JSON.",
 	.exit_status =
@@ -150,6 +157,7 @@ const struct command cmd_export = {
 		"dashcam export FILE | jq 'select(.kind==\"end\" and .duration_ns>1e6)'\tspans over 1 ms\n"
 		"dashcam export FILE -f chrome -o trace.json\topen trace.json in ui.perfetto.dev\n"
 		"dashcam export FILE -f folded | flamegraph.pl >flame.svg\ta flame graph\n"
+		"dashcam export FILE -f folded --events --name cache.miss | flamegraph.pl >misses.svg\twho misses the cache\n"
 		"dashcam export FILE -f pprof -o cpu.pb\tgo tool pprof -http=: cpu.pb\n",
 	.see_also = "info show",
 	.options = export_option_table,

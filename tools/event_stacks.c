@@ -75,11 +75,11 @@ static uint64_t address_of(const struct dc_event *event, uint32_t i)
 /* One that the event says itself. */
 static int calls_at(const struct event_stacks *e, uint64_t address, int (*each)(void *arg, const struct call *c), void *arg)
 {
-	const struct dc_frame *f = dc_stacks_frame_at(e->stacks, address);
+	const uint32_t number = dc_stacks_frame_at(e->stacks, address);
 	struct frame_text text;
 
-	if (f)
-		return calls_of_frame(e->stacks, f, 0, each, arg);
+	if (number)
+		return calls_of_frame(e->stacks, dc_stacks_frame(e->stacks, number), number, each, arg);
 	text = frame_text(e->c, e->process, address);
 	return each(arg, &(struct call){.function = text.s, .file = "", .module = ""});
 }

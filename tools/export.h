@@ -16,6 +16,9 @@ struct export_stacks {
 /* Return: 0, -ENOMEM, -errno of reading. */
 int export_stacks_open(struct dc_capture *c, struct export_stacks *ret_stacks);
 void export_stacks_close(struct export_stacks *s);
+/* Every event that has a stack, by time, with the name of its thread. A non-zero return of @each ends it and is returned. */
+int export_stacks_each(struct dc_capture *c, const struct dc_cut *cut,
+		       int (*each)(void *arg, const struct dc_cursor_event *e, const char *thread), void *arg);
 static inline void export_stacks_cleanup(struct export_stacks *s)
 {
 	export_stacks_close(s);
@@ -42,10 +45,11 @@ extern const struct export_format export_jsonl;
 extern const struct export_format export_chrome;
 
 /*
- * Profiles, out of samples instead of events (export_folded.c, export_pprof.c): stacks of one kind with what they weigh.
+ * Profiles (export_folded.c, export_pprof.c): stacks of samples with what they weigh, and those of events.
  * Return: 0, -errno of reading.
  */
 int export_folded(struct dc_capture *c, const struct dc_cut *cut, bool off_cpu, FILE *out);
+int export_folded_events(struct dc_capture *c, const struct dc_cut *cut, FILE *out);
 int export_pprof(struct dc_capture *c, const struct dc_cut *cut, FILE *out);
 
 /* Members that both formats share (export_args.c). */

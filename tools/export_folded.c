@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Folded stacks, as flame graph programs read them: process;thread;outermost;...;innermost WEIGHT. The weight is in
- * microseconds. Semicolons and ends of lines in names become other characters.
+ * microseconds; of events it is how many there were. Semicolons and ends of lines in names become other characters.
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tools/calls.h"
@@ -39,13 +40,22 @@ static int fold_call(void *arg, const struct call *c)
 	return 0;
 }
 
+/* In front of all calls. */
+static void prepend_thread(struct folding *f, const char *process, const char *thread, uint32_t tid)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "%.15s/%u", *thread ? thread : "thread", tid);
+	prepend(f, name);
+	prepend(f, *process ? process : "process");
+}
+
 static void fold(struct dc_stacks *stacks, const struct samples *s, const struct tally *t, const char *process, bool off_cpu,
 		 FILE *out)
 {
 	static struct folding f;
 	const struct thread_tally *thread = samples_thread(s, t->tid);
 	const uint64_t us = (off_cpu ? t->off_ns : t->cpu_ns) / 1000;
-	char name[32];
 
 	if (!us)
 		return;
@@ -53,9 +63,7 @@ static void fold(struct dc_stacks *stacks, const struct samples *s, const struct
 	if (!t->stack)
 		prepend(&f, "[not unwound]");
 	calls_each(stacks, t->stack, fold_call, &f);
-	snprintf(name, sizeof(name), "%.15s/%u", thread && thread->name[0] ? thread->name : "thread", t->tid);
-	prepend(&f, name);
-	prepend(&f, *process ? process : "process");
+	prepend_thread(&f, process, thread ? thread->name : "", t->tid);
 	text_print(out, f.text + f.at + 1, sizeof(f.text) - f.at - 1);
 	fprintf(out, " %" PRIu64 "\n", us);
 }
@@ -78,5 +86,62 @@ int export_folded(struct dc_capture *c, const struct dc_cut *cut, bool off_cpu, 
 		if (r == 0)
 			samples_fini(&s);
 	}
+	return r;
+}
+
+/* --- of events --- */
+
+struct lines {
+	struct dc_capture *c;
+	const struct export_stacks *stacks;
+	char **list;
+	size_t count, room;
+};
+
+static int add_event(void *arg, const struct dc_cursor_event *e, const char *thread)
+{
+	static struct folding f;
+	struct lines *l = arg;
+
+	if (l->count == l->room) {
+		const size_t room = l->room ? 2 * l->room : 256;
+		char **more = reallocarray(l->list, room, sizeof(*more));
+
+		if (!more)
+			return -ENOMEM;
+		l->list = more;
+		l->room = room;
+	}
+	f.at = sizeof(f.text);
+	event_stacks_calls(&l->stacks->of_events[e->process], &e->event, fold_call, &f);
+	prepend_thread(&f, dc_capture_process(l->c, e->process)->name, thread, e->event.tid);
+	l->list[l->count] = strndup(f.text + f.at + 1, sizeof(f.text) - f.at - 1);
+	return l->list[l->count] ? (l->count++, 0) : -ENOMEM;
+}
+
+static int by_text(const void *left, const void *right)
+{
+	return strcmp(*(char *const *)left, *(char *const *)right);
+}
+
+int export_folded_events(struct dc_capture *c, const struct dc_cut *cut, FILE *out)
+{
+	CLEANUP(export_stacks) struct export_stacks stacks = {0};
+	struct lines l = {.c = c, .stacks = &stacks};
+	int r = export_stacks_open(c, &stacks);
+
+	if (r == 0)
+		r = export_stacks_each(c, cut, add_event, &l);
+	if (l.count)
+		qsort(l.list, l.count, sizeof(*l.list), by_text);
+	for (size_t i = 0, first = 0; i < l.count; i++)
+		if (i + 1 == l.count || strcmp(l.list[i + 1], l.list[i]) != 0) {
+			text_print(out, l.list[i], strlen(l.list[i]));
+			fprintf(out, " %zu\n", i + 1 - first);
+			first = i + 1;
+		}
+	while (l.count)
+		free(l.list[--l.count]);
+	free(l.list);
 	return r;
 }

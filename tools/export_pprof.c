@@ -4,7 +4,8 @@
  *
  *   field of Profile       1 sample_type  2 sample  3 mapping  4 location  5 function  6 string_table  9 time_nanos
  *                          10 duration_nanos  14 default_sample_type
- *   sample values          samples (count), cpu (nanoseconds), off (nanoseconds); labels thread and tid
+ *   sample values          samples (count), cpu (nanoseconds), off (nanoseconds), events with a stack (count); labels thread
+ *                          and tid, of events also event: its name
  *   location               one a frame, with a line for each function inlined there, innermost first
  *
  * Numbers of locations and mappings: those of the capture, moved up by what the processes before took. A message is made
@@ -38,10 +39,13 @@ struct strings {
 
 struct pprof {
 	FILE *out;
-	struct dc_stacks *stacks;
+	const struct export_stacks *all;
+	const struct dc_stacks *stacks; /* of the process at hand */
 	struct strings strings;
 	struct message inner, middle;
 	uint64_t first_location, first_mapping, functions;
+	uint64_t *first_locations; /* by process */
+	uint64_t last_location; /* of the event at hand */
 	/* functions are told apart by name and file */
 	struct function_key {
 		uint32_t name, file;
@@ -260,6 +264,7 @@ static void sample(struct pprof *p, const struct samples *s, const struct tally 
 	put_varint(&p->inner, t->cpu_samples);
 	put_varint(&p->inner, t->cpu_ns);
 	put_varint(&p->inner, t->off_ns);
+	put_varint(&p->inner, 0);
 	put_message(&p->middle, 2, &p->inner);
 	if (thread && thread->name[0])
 		label(p, "thread", thread->name, 0);
@@ -267,17 +272,48 @@ static void sample(struct pprof *p, const struct samples *s, const struct tally 
 	write_message(p, 2, &p->middle);
 }
 
+/* Functions that were inlined have the location of the one they are in; what is no frame of the capture has none. */
+static int location_of_call(void *arg, const struct call *c)
+{
+	struct pprof *p = arg;
+
+	if (c->frame && c->frame != p->last_location)
+		put_varint(&p->inner, p->first_location + c->frame);
+	p->last_location = c->frame;
+	return 0;
+}
+
+static int event(void *arg, const struct dc_cursor_event *e, const char *thread)
+{
+	struct pprof *p = arg;
+
+	p->first_location = p->first_locations[e->process];
+	p->last_location = 0;
+	event_stacks_calls(&p->all->of_events[e->process], &e->event, location_of_call, p);
+	put_message(&p->middle, 1, &p->inner);
+	for (unsigned i = 0; i < 3; i++)
+		put_varint(&p->inner, 0);
+	put_varint(&p->inner, 1);
+	put_message(&p->middle, 2, &p->inner);
+	if (*thread)
+		label(p, "thread", thread, 0);
+	label(p, "tid", NULL, e->event.tid);
+	if (e->event.info)
+		label(p, "event", e->event.info->name, 0);
+	write_message(p, 2, &p->middle);
+	return 0;
+}
+
 static int process(struct pprof *p, struct dc_capture *c, unsigned number, const struct dc_cut *cut)
 {
-	CLEANUP(dc_stacks) struct dc_stacks *stacks = NULL;
+	struct dc_stacks *stacks = p->all->stacks[number];
 	struct samples s;
-	int r = dc_stacks_open(c, number, &stacks);
+	int r = samples_count(c, stacks, number, cut, &s);
 
-	p->stacks = stacks;
-	if (r == 0)
-		r = samples_count(c, stacks, number, cut, &s);
 	if (r < 0)
 		return r;
+	p->stacks = stacks;
+	p->first_locations[number] = p->first_location;
 	for (uint32_t i = 0; i < dc_stacks_map_count(stacks); i++)
 		mapping(p, i);
 	for (uint32_t i = 1; i <= dc_stacks_frame_count(stacks); i++)
@@ -311,16 +347,20 @@ static void tail(struct pprof *p, const struct dc_capture *c)
 
 int export_pprof(struct dc_capture *c, const struct dc_cut *cut, FILE *out)
 {
-	struct pprof p = {.out = out};
-	int r = 0;
+	CLEANUP(export_stacks) struct export_stacks all = {0};
+	struct pprof p = {.out = out, .all = &all, .first_locations = calloc(dc_capture_process_count(c) + 1, sizeof(uint64_t))};
+	int r = p.first_locations ? export_stacks_open(c, &all) : -ENOMEM;
 
 	string_of(&p, ""); /* number 0 */
 	sample_type(&p, "samples", "count");
 	sample_type(&p, "cpu", "nanoseconds");
 	sample_type(&p, "off", "nanoseconds");
+	sample_type(&p, "events", "count");
 	for (unsigned i = 0; i < dc_capture_process_count(c) && r == 0; i++)
 		if (!cut->pid || process_pid(dc_capture_process(c, i)) == cut->pid)
 			r = process(&p, c, i, cut);
+	if (r == 0)
+		r = export_stacks_each(c, cut, event, &p);
 	if (r == 0)
 		tail(&p, c);
 	if (p.failed && r == 0)
@@ -330,6 +370,7 @@ int export_pprof(struct dc_capture *c, const struct dc_cut *cut, FILE *out)
 	free(p.strings.items);
 	free(p.strings.slots);
 	free(p.function_keys);
+	free(p.first_locations);
 	free(p.inner.bytes);
 	free(p.middle.bytes);
 	return r;

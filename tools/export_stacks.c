@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "tools/export.h"
+#include "tools/open.h"
 
 int export_stacks_open(struct dc_capture *c, struct export_stacks *ret_stacks)
 {
@@ -33,4 +34,23 @@ void export_stacks_close(struct export_stacks *s)
 	free(TAKE(s->of_events));
 	free(TAKE(s->stacks));
 	s->count = 0;
+}
+
+int export_stacks_each(struct dc_capture *c, const struct dc_cut *cut,
+		       int (*each)(void *arg, const struct dc_cursor_event *e, const char *thread), void *arg)
+{
+	CLEANUP(dc_cursor) struct dc_cursor *cursor = NULL;
+	CLEANUP(lanes) struct lanes *lanes = NULL;
+	struct dc_cursor_event e;
+	int r = lanes_new(c, &lanes);
+
+	if (r == 0)
+		r = dc_cursor_open(c, cut, &cursor);
+	while (r >= 0 && (r = dc_cursor_next(cursor, &e)) > 0) {
+		lanes_see(lanes, &e);
+		r = e.event.kind == DC_KIND_STACK && e.event.stack_count ? each(arg, &e, lanes_name(lanes, &e)) : 0;
+		if (r)
+			break;
+	}
+	return r;
 }

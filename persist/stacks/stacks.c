@@ -44,7 +44,11 @@ struct dc_stacks {
 	struct table names; /* struct dc_name, texts: in texts */
 	struct table words; /* of stacks: n and n frame numbers */
 	struct table texts; /* bytes; the first is an empty text */
-	uint32_t *by_address; /* places of frames in their table */
+	struct by_address {
+		uint32_t place; /* of a frame in its table */
+		uint32_t number;
+	} *by_address;
+	uint32_t by_address_count;
 	bool has_totals;
 	struct dc_stacks_totals totals;
 };
@@ -366,14 +370,14 @@ static const struct dc_frame *frame_in(const struct dc_stacks *s, uint32_t place
 /* By address; return addresses first. */
 static int by_address(const void *left, const void *right, void *arg)
 {
-	const uint32_t l = *(const uint32_t *)left, r = *(const uint32_t *)right;
-	const struct dc_frame *a = frame_in(arg, l), *b = frame_in(arg, r);
+	const struct by_address *l = left, *r = right;
+	const struct dc_frame *a = frame_in(arg, l->place), *b = frame_in(arg, r->place);
 
 	if (a->address != b->address)
 		return a->address < b->address ? -1 : 1;
 	if ((a->flags ^ b->flags) & DC_FRAME_CALL)
 		return a->flags & DC_FRAME_CALL ? -1 : 1;
-	return l < r ? -1 : l > r;
+	return l->number < r->number ? -1 : l->number > r->number;
 }
 
 static int order_frames(struct dc_stacks *s)
@@ -381,9 +385,13 @@ static int order_frames(struct dc_stacks *s)
 	s->by_address = calloc((size_t)s->frames.count + 1, sizeof *s->by_address);
 	if (!s->by_address)
 		return -ENOMEM;
-	for (uint32_t i = 0; i < s->frames.count; i++)
-		s->by_address[i] = i;
-	qsort_r(s->by_address, s->frames.count, sizeof *s->by_address, by_address, s);
+	for (uint32_t i = 0; i < s->frames.run_count; i++) {
+		const struct run *run = &s->frames.runs[i];
+
+		for (uint32_t k = 0; k < run->count; k++)
+			s->by_address[s->by_address_count++] = (struct by_address){run->at + k, run->first + k};
+	}
+	qsort_r(s->by_address, s->by_address_count, sizeof *s->by_address, by_address, s);
 	return 0;
 }
 
@@ -444,21 +452,21 @@ const struct dc_frame *dc_stacks_frame(const struct dc_stacks *s, uint32_t numbe
 	return table_find(&s->frames, number);
 }
 
-const struct dc_frame *dc_stacks_frame_at(const struct dc_stacks *s, uint64_t address)
+uint32_t dc_stacks_frame_at(const struct dc_stacks *s, uint64_t address)
 {
-	uint32_t low = 0, high = s->frames.count;
+	uint32_t low = 0, high = s->by_address_count;
 
 	while (low < high) {
 		uint32_t middle = (low + high) / 2;
 
-		if (frame_in(s, s->by_address[middle])->address < address)
+		if (frame_in(s, s->by_address[middle].place)->address < address)
 			low = middle + 1;
 		else
 			high = middle;
 	}
-	if (low == s->frames.count || frame_in(s, s->by_address[low])->address != address)
-		return NULL;
-	return frame_in(s, s->by_address[low]);
+	if (low == s->by_address_count || frame_in(s, s->by_address[low].place)->address != address)
+		return 0;
+	return s->by_address[low].number;
 }
 
 struct dc_name_view dc_stacks_name(const struct dc_stacks *s, uint32_t number)

@@ -68,8 +68,8 @@ int dc_stacks_each(struct dc_stacks *s, const struct dc_cut *cut,
 uint32_t dc_stacks_frames(const struct dc_stacks *s, uint32_t stack, const uint32_t **ret_numbers);
 /* NULL: no such frame. */
 const struct dc_frame *dc_stacks_frame(const struct dc_stacks *s, uint32_t number);
-/* The frame made for a plain address (of a DC_STACK() event); NULL: there is none. */
-const struct dc_frame *dc_stacks_frame_at(const struct dc_stacks *s, uint64_t address);
+/* The number of the frame made for a plain address (of a DC_STACK() event); 0: there is none. */
+uint32_t dc_stacks_frame_at(const struct dc_stacks *s, uint64_t address);
 struct dc_name_view dc_stacks_name(const struct dc_stacks *s, uint32_t number);
 struct dc_map_view dc_stacks_map(const struct dc_stacks *s, uint32_t number);
 uint32_t dc_stacks_map_count(const struct dc_stacks *s);
