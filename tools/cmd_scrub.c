@@ -57,15 +57,6 @@ static int check_keys(const char *path, const struct texts *keys)
 	return r;
 }
 
-/* Of a damaged capture what is whole was scrubbed, and is all that is left: said as by who reads it. */
-static int check_whole(const char *path)
-{
-	CLEANUP(dc_capture) struct dc_capture *c = NULL;
-	int r = capture_open(path, &c);
-
-	return r == EXIT_OK ? capture_status(c, path, 0) : r;
-}
-
 static int report(const struct scrub_options *o, const char *path, const struct dc_scrub_totals *t)
 {
 	struct json j;
@@ -122,7 +113,7 @@ static int scrub_run(const void *options, const struct operands *operands)
 	r = check_keys(path, &o->args);
 	if (r == EXIT_OK)
 		r = scrub(o, path);
-	return r == EXIT_OK ? check_whole(path) : r;
+	return r == EXIT_OK ? capture_check(path) : r;
 }
 
 const struct command cmd_scrub = {

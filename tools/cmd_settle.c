@@ -13,6 +13,7 @@
 #include "persist/writer.h"
 #include "tools/commands.h"
 #include "tools/json.h"
+#include "tools/open.h"
 #include "tools/places.h"
 #include "tools/text.h"
 
@@ -40,7 +41,7 @@ static const struct option settle_option_table[] = {
 struct settling {
 	const struct settle_options *options;
 	struct json json;
-	unsigned settled, failed, total;
+	unsigned settled, failed, damaged, total;
 };
 
 static inline void closedir_cleanup(DIR **d)
@@ -52,10 +53,14 @@ static inline void closedir_cleanup(DIR **d)
 static void report(struct settling *s, const char *path, bool already, uint64_t before, uint64_t after,
 		   const struct dc_settle_result *result)
 {
+	const bool damaged = capture_check(path) != EXIT_OK;
+
+	s->damaged += damaged;
 	if (s->options->json) {
 		json_object(&s->json, NULL);
 		json_text(&s->json, "path", path);
 		json_bool(&s->json, "already", already);
+		json_bool(&s->json, "damaged", damaged);
 		json_u64(&s->json, "bytes_before", before);
 		json_u64(&s->json, "bytes", after);
 		json_u64(&s->json, "stacks", result->unwound);
@@ -172,9 +177,9 @@ static int settle_run(const void *options, const struct operands *operands)
 		settle_path(&s, place);
 	if (o->json)
 		json_end(&s.json);
-	else if (s.settled == 0 && s.failed == 0)
+	else if (s.settled + s.failed + s.damaged == 0)
 		puts(s.total > 0 ? "Everything is settled already." : "There is no capture to settle.");
-	return s.failed > 0 ? EXIT_FAILED : EXIT_OK;
+	return s.failed > 0 ? EXIT_FAILED : s.damaged > 0 ? EXIT_DAMAGED : EXIT_OK;
 }
 
 const struct command cmd_settle = {
@@ -187,6 +192,8 @@ const struct command cmd_settle = {
 		 "The new file replaces the old one when it is whole and on disk; whatever goes wrong, the "
 		 "old one stays.\n\n"
 		 "A watcher does the same by itself when there is time.",
+	.exit_status = "0 when all went well, 1 when one could not be settled, 2 when one is damaged (what is whole is settled), 64 "
+		       "when the arguments were wrong.",
 	.examples = "dashcam settle --level 15 keep/\tas small as it gets\n",
 	.see_also = "info ls watch",
 	.options = settle_option_table,

@@ -42,6 +42,7 @@ struct why {
 	struct samples samples;
 	uint32_t stack; /* 0: not there */
 	uint64_t overwritten, dropped, discarded;
+	bool damaged; /* what is not there may have been in what is lost of the file */
 };
 
 static void why_fini(struct why *w)
@@ -124,9 +125,11 @@ static int count_losses(struct why *w)
 static int why_find(struct why *w)
 {
 	const struct dc_cut all = {.everything = true};
+	const struct dc_fault *faults;
 	int r;
 
 	w->incident = dc_capture_incident(w->capture);
+	w->damaged = dc_capture_faults(w->capture, &faults) > 0 || !dc_capture_complete(w->capture);
 	if (dc_capture_process_count(w->capture) == 0)
 		return -ENODATA;
 	find_process(w);
@@ -226,7 +229,7 @@ static void which_thread(const struct why *w)
 		fputs("was in ", stdout);
 		spans(w->thread);
 	} else {
-		fputs("had no span open", stdout);
+		fputs(w->damaged ? "had no span open as far as is known" : "had no span open", stdout);
 	}
 	if (w->stack) {
 		fputs("; its stack: ", stdout);
@@ -295,7 +298,7 @@ static void meanwhile(const struct why *w)
 
 	shown += waiting(w, shown == 0);
 	if (!shown)
-		fputs("no other thread had a span open", stdout);
+		printf("no other thread %s a span open", w->damaged ? "is known to have had" : "had");
 	if (w->incident->coalesced)
 		printf("; %u further triggers within it", w->incident->coalesced);
 	if (w->incident->suppressed)
@@ -305,10 +308,11 @@ static void meanwhile(const struct why *w)
 		       text_span(w->incident->cause.sample_for_ns).s);
 	else if (w->of->raised_hz)
 		printf("; %u stacks a second since %s", w->of->raised_hz, text_when(w->of->raised_from_ns).s);
-	if (w->overwritten + w->dropped + w->discarded == 0)
-		fputs("; nothing was lost\n", stdout);
-	else
-		printf("; lost: %s events%s\n", text_count(w->overwritten + w->dropped).s, w->discarded ? " and some chunks" : "");
+	if (w->overwritten + w->dropped + w->discarded)
+		printf("; lost: %s events%s", text_count(w->overwritten + w->dropped).s, w->discarded ? " and some chunks" : "");
+	else if (!w->damaged)
+		fputs("; nothing was lost", stdout);
+	puts(w->damaged ? "; the file is damaged, there was more" : "");
 }
 
 /* What shows more of just this. */

@@ -30,6 +30,14 @@ int capture_open(const char *name, struct dc_capture **ret_capture)
 	return failure("'%s': %s", path, *why ? why : strerror(-r));
 }
 
+int capture_check(const char *path)
+{
+	CLEANUP(dc_capture) struct dc_capture *c = NULL;
+	int r = capture_open(path, &c);
+
+	return r == EXIT_OK ? capture_status(c, path, 0) : r;
+}
+
 int capture_status(struct dc_capture *c, const char *path, int r)
 {
 	const struct dc_fault *faults;

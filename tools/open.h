@@ -17,3 +17,9 @@ int capture_open(const char *name, struct dc_capture **ret_capture);
  * Return: EXIT_OK; EXIT_DAMAGED after a line on stderr for each fault; EXIT_FAILED after a line for @r.
  */
 int capture_status(struct dc_capture *c, const char *path, int r);
+
+/*
+ * capture_check() - says of a capture that a command wrote anew what is wrong with it, as whoever reads it would
+ * What is whole of a damaged one is all that is left then.
+ */
+int capture_check(const char *path);
