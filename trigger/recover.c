@@ -10,7 +10,7 @@ static int save(struct dc_ring *ring, const struct dc_save_output *output, struc
 {
 	CLEANUP(dc_save) struct dc_save *s = NULL;
 	struct dc_incident incident;
-	const struct dc_window window = {.at_tick = dc_ring_last(ring) << ring->header.tick_shift};
+	const struct dc_window window = {.at_tick = (dc_ring_last(ring) + 1) << ring->header.tick_shift}; /* the last event was before */
 	int r;
 
 	dc_incident_init(&incident, DC_REASON_RECOVER, "its process was gone");
