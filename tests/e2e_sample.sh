@@ -38,10 +38,11 @@ holds "$dir/out" 'died by SIGSEGV'
 "$app" 6 2>/dev/null &
 pid=$!
 pids+=("$pid")
-"$bin" attach --out "$dir/attach" "$pid" 2>"$dir/err" &
+"$bin" attach --out "$dir/attach" "$pid" "$pid" 2>"$dir/err" &
 watcher=$!
 pids+=("$watcher")
 until_true grep -q 'is sampled' "$dir/err"
+(($(grep -c 'is sampled' "$dir/err") == 1)) || wrong "a process typed twice is one: $(cat "$dir/err")"
 "$bin" status >"$dir/out" || wrong "status of what is only sampled"
 holds "$dir/out" "spinner\[$pid\]: has no recorder inside, is only sampled at 49 Hz"
 "$bin" status --json | jq -e ".sampling[] | select(.pid == $pid) | .sampled and (.recorder_inside | not)" >/dev/null ||

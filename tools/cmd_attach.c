@@ -42,15 +42,28 @@ static const struct option attach_option_table[] = {
 	{0},
 };
 
-static int take_pids(const struct operands *operands, uint32_t *ret_pids)
+static bool is_among(uint32_t pid, const uint32_t *pids, uint32_t count)
 {
+	for (uint32_t i = 0; i < count; i++)
+		if (pids[i] == pid)
+			return true;
+	return false;
+}
+
+/* Each once, however often it was typed. */
+static int take_pids(const struct operands *operands, uint32_t *ret_pids, uint32_t *ret_count)
+{
+	uint32_t count = 0;
+
 	for (unsigned i = 0; i < operands->count; i++) {
 		uint64_t pid;
 
 		if (parse_count(operands->items[i], &pid) < 0 || pid == 0 || pid > INT32_MAX)
 			return usage_error("'%s' is no process id", operands->items[i]);
-		ret_pids[i] = (uint32_t)pid;
+		if (!is_among((uint32_t)pid, ret_pids, count))
+			ret_pids[count++] = (uint32_t)pid;
 	}
+	*ret_count = count;
 	return EXIT_OK;
 }
 
@@ -58,7 +71,7 @@ static int attach_run(const void *options, const struct operands *operands)
 {
 	const struct attach_options *o = options;
 	CLEANUP(free) uint32_t *pids = calloc(operands->count + 1, sizeof(*pids));
-	struct dc_attach_config config = {.pids = pids, .count = operands->count, .on_exit = o->on_exit};
+	struct dc_attach_config config = {.pids = pids, .on_exit = o->on_exit};
 	CLEANUP(dc_rules) struct dc_rules rules = {0};
 	struct watching_places places;
 	char why[DC_WHY_BYTES] = "";
@@ -68,7 +81,7 @@ static int attach_run(const void *options, const struct operands *operands)
 		return failure("out of memory");
 	if (o->watching.sample == 0)
 		return usage_error("--sample off: then there is nothing to attach for");
-	r = take_pids(operands, pids);
+	r = take_pids(operands, pids, &config.count);
 	if (r == EXIT_OK)
 		r = watching_configure(&o->watching, &places, &config.watcher);
 	if (r == EXIT_OK)

@@ -65,6 +65,7 @@ static bool ring_is_evidence(int dir_fd, const char *name, int64_t grace_ns)
 	return now.tv_sec - st.st_mtim.tv_sec < grace_ns / 1000000000;
 }
 
+/* @grace_ns: <0: any ring is */
 static bool holds_evidence(int dir_fd, int64_t grace_ns)
 {
 	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -74,7 +75,7 @@ static bool holds_evidence(int dir_fd, int64_t grace_ns)
 
 	while (d && (e = readdir(d)))
 		if (dc_ring_name_parse(e->d_name, &name) == 0 &&
-		    ring_is_evidence(dir_fd, e->d_name, grace_ns))
+		    (grace_ns < 0 || ring_is_evidence(dir_fd, e->d_name, grace_ns)))
 			return true;
 	return false;
 }
@@ -147,7 +148,7 @@ static void leave_dir(const struct run *r, unsigned unsaved)
 	CLEANUP(close_fd) int fd = open(r->dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	char line[DC_RINGS_PATH_BYTES + 128];
 
-	if (unsaved || holds_evidence(fd, 0)) {
+	if (holds_evidence(fd, unsaved ? -1 : 0)) { /* what was only sampled has no ring to recover */
 		snprintf(line, sizeof(line), "rings stay in '%s': %s", r->dir,
 			 unsaved ? "not all of the past could be saved, see 'dashcam recover'"
 				 : "processes that the command left behind still record");
