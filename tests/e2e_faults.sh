@@ -48,8 +48,9 @@ throttled|unusual|1 % of a CPU by its cgroup
 say() { printf '%s\n' "$*"; }
 # The server is stopped by the id it has, whatever became of it.
 stop_all() { for f in "$work"/*/server.pid; do [ -e "$f" ] && kill -KILL "$(cat "$f")" 2>/dev/null; done; }
+gone() { ! kill -0 "$1" 2>/dev/null; }
 await() { local until=$((SECONDS + $1)); shift; until "$@"; do [ $SECONDS -lt $until ] || return 1; sleep 0.1; done; }
-listening() { grep -q '^listening on ' "$1/log"; }
+listening() { grep -qs '^listening on ' "$1/log"; }
 captured() { compgen -G "$1/out/*.dcap" >/dev/null; }
 
 # A cgroup of its own, in either version. group_make NAME CONTROLLER -> directory on stdout
@@ -101,19 +102,21 @@ run_server() {
 	exec "$dashcam" run --out "$dir/out" --dir "$dir/rings" -- "$build"/tools/demo.d/kvserver --fill 8192 --workers 2 --slow-ms 600000 \
 		--journal "$dir/journal" --faults) >"$dir/log" 2>&1 &
 	echo $! >"$dir/run.pid"
+	disown # or bash tells of each that is killed, which is what they are here for
 	await 10 listening "$dir" || { say "$dir: the server did not start"; cat "$dir/log"; return 1; }
 	sed -n 's/^listening on //p' "$dir/log" >"$dir/port"
 	cut -d' ' -f1 "/proc/$(cat "$dir/run.pid")/task/$(cat "$dir/run.pid")/children" >"$dir/server.pid"
 	[ -s "$dir/server.pid" ] || { say "$dir: no server below $(cat "$dir/run.pid")"; return 1; }
 	"$build"/tools/demo.d/kvclient --port "$(cat "$dir/port")" --rate 500 --threads 8 --swing 20 --seconds "$2" >"$dir/client" 2>&1 &
 	echo $! >"$dir/client.pid"
+	disown
 }
 
 end_server() {
 	local dir=$1
 	kill -KILL "$(cat "$dir/client.pid")" 2>/dev/null
 	kill -KILL "$(cat "$dir/server.pid")" 2>/dev/null
-	wait "$(cat "$dir/run.pid")" 2>/dev/null
+	await 60 gone "$(cat "$dir/run.pid")"
 	[ -e "$dir/groups" ] && while read -r group; do rmdir "$group" 2>/dev/null; done <"$dir/groups"
 }
 
@@ -175,7 +178,7 @@ if [ $asked -gt 0 ]; then say "faults noticed by the right rule: $noticed of $as
 if [[ " ${names[*]} " == *' clean '* ]]; then
 	dir=$work/clean seconds=${CLEAN_SECONDS:-600}
 	run_server "$dir" "$seconds" || exit 1
-	wait "$(cat "$dir/client.pid")"
+	await $((seconds + 60)) gone "$(cat "$dir/client.pid")"
 	false_alarms=$(find "$dir/out" -name '*.dcap' | wc -l)
 	end_server "$dir"
 	say "clean for $seconds s, $(cat "$dir/client"): $false_alarms captures; bar 0"
