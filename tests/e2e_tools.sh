@@ -37,6 +37,10 @@ holds "$dir/err" "no recorder inside"
 "$bin" run -- "$dir" 2>"$dir/err"
 [[ $? == 126 ]] || wrong "a command that cannot be run is 126"
 expect 64 "expected a command" run
+"$bin" run --out "$dir/lost" -- sh -c 'rm -rf "$0"; : >"$0"; kill -9 $$' "$dir/lost" 2>"$dir/err" &
+wait $! 2>/dev/null
+holds "$dir/err" "the incident is lost"
+lacks "$dir/err" "rings stay" # there is none
 expect 64 "--memory: '1B' is too small, expected at least 64KiB" run --memory 1B -- true
 [[ -z $(ls "$rings") ]] || wrong "run leaves nothing behind: $(ls "$rings")"
 
@@ -116,6 +120,9 @@ check_reading() { # FILE, pattern of the innermost call
 	holds "$dir/jsonl" '"kind":"log".*"level":"warn","text":"conn 7 closed after timeout"'
 	holds "$dir/jsonl" '"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"'
 	grep -q 'hidden-from-all' "$dir/jsonl" && wrong "a secret is exported"
+	"$bin" show --json "$file" | jq -c 'del(.thread)' | cmp -s - <(jq -c 'del(.thread)' "$dir/jsonl") || wrong "show --json is export's"
+	"$bin" show --json --grep 'closed after' "$file" | jq -es 'length == 1 and .[0].kind == "log" and .[0].thread == "main-lane"' \
+		>/dev/null || wrong "show --json --grep: $("$bin" show --json --grep 'closed after' "$file")"
 	jq -es '(map(select(.kind == "flow_out"))[0].args.id) == (map(select(.kind == "flow_in"))[0].args.id)' "$dir/jsonl" \
 		>/dev/null || wrong "flow ids match"
 	same_calls "$file" "jsonl chrome folded" # nothing is a location of pprof in one that is raw
@@ -170,6 +177,7 @@ check_reading "$capture" 'tool_app\+0x[0-9a-f]+'
 without_names >"$dir/jsonl.raw"
 expect 64 "is no regular expression" show --grep '(' "$capture"
 expect 64 "no process 1 in this capture" show --pid 1 "$capture"
+expect 64 "JSON has events only" show --json --stacks "$capture"
 expect 64 "is later than" show --from +1s --to -1s "$capture"
 before=$(stat -c %s "$capture")
 "$bin" settle "$capture" >"$dir/out" || wrong "settle"
@@ -266,6 +274,7 @@ expect 64 "does not end in .dcap" recover "$ring" -o "$dir/x"
 expect 1 "is there already" recover "$ring" -o "$dir/recovered.dcap"
 "$bin" info --json "$dir/recovered.dcap" | jq -e '.cause == "recover" and .events > 10' >/dev/null || wrong "a recovered capture"
 holds <("$bin" show "$dir/recovered.dcap") 'begin +left.open why="never ended"'
+holds <("$bin" why "$dir/recovered.dcap") '^main-lane/[0-9]+ was in left.open ' # its last event
 grep -qa 'hunter2-secret' "$dir/recovered.dcap" || wrong "the password is in the bytes of a raw capture"
 "$bin" scrub "$dir/recovered.dcap" --arg password >"$dir/out" || wrong "scrub of a raw capture"
 grep -qa 'hunter2' "$dir/recovered.dcap" && wrong "the password is in the bytes after scrubbing"
@@ -273,6 +282,8 @@ grep -q 'alice' <("$bin" export "$dir/recovered.dcap") || wrong "scrubbing remov
 "$bin" info --json "$dir/recovered.dcap" | jq -e '.complete and .events > 10' >/dev/null || # settled, if it held stacks
 	wrong "a scrubbed capture is whole"
 expect 1 "is not a ring" recover "$dir/conf"
+head -c 200000 "$ring" >"$dir/cut.ring"
+expect 1 "shorter than its header says: it was truncated" recover "$dir/cut.ring"
 expect 1 "No such file" recover "$dir/none.ring"
 
 # --- damaged captures: what is whole is read, the rest is named, and the exit status says so ---
@@ -284,6 +295,13 @@ for c in info show export; do
 	[[ $? == 2 && -s $dir/out && -s $dir/err ]] || wrong "$c of a cut capture: $(cat "$dir/err")"
 	grep -qv "^dashcam $c: '$dir/cut.dcap': " "$dir/err" && wrong "$c: every line names the file: $(cat "$dir/err")"
 done
+"$bin" settle "$dir/cut.dcap" >"$dir/out" 2>"$dir/err"
+[[ $? == 2 && ! -s $dir/out ]] && grep -q "no end block" "$dir/err" || wrong "settle of a cut capture that is settled: $(cat "$dir/out" "$dir/err")"
+"$bin" settle --json "$dir/cut.dcap" 2>/dev/null | jq -e '.[0].already and .[0].damaged' >/dev/null || wrong "settle --json of a cut capture"
+"$bin" why "$dir/cut.dcap" >"$dir/out" 2>/dev/null
+[[ $? == 2 ]] || wrong "why of a cut capture"
+holds "$dir/out" 'the file is damaged, there was more$'
+lacks "$dir/out" 'nothing was lost|had no span open$|no other thread had'
 cp "$dir/cut.dcap" "$dir/cut2.dcap"
 expect 2 "from a damaged capture: 1 fault, what was hit is not here" scrub "$dir/cut2.dcap" --arg user
 "$bin" info --json "$dir/cut.dcap" 2>/dev/null | jq -e '.faults | length > 0' >/dev/null || wrong "faults in JSON"

@@ -9,6 +9,7 @@
 #include "tools/calls.h"
 #include "tools/commands.h"
 #include "tools/cut.h"
+#include "tools/export.h"
 #include "tools/lanes.h"
 #include "tools/open.h"
 #include "tools/show_stacks.h"
@@ -23,6 +24,7 @@ struct show_options {
 	const char *grep;
 	const char *trace;
 	bool stacks;
+	bool json;
 	struct cut_options cut;
 };
 
@@ -46,6 +48,10 @@ static const struct option show_option_table[] = {
 	 .type = OPTION_FLAG,
 	 .at = offsetof(struct show_options, stacks),
 	 .help = "also the sampled stacks, and at the trigger those of all threads"},
+	{.name = "json",
+	 .type = OPTION_FLAG,
+	 .at = offsetof(struct show_options, json),
+	 .help = "print the events as JSON, one object a line, as export does"},
 	{0},
 };
 
@@ -62,6 +68,7 @@ struct show {
 	regex_t *grep; /* NULL: all */
 	struct trace *trace; /* NULL: all */
 	struct dc_cut traced; /* what of the trace is wanted: all before it has to be seen too, or its beginning is not known */
+	struct export *json; /* NULL: text */
 	FILE *line;    /* the part of a line that is searched: thread, kind, text */
 	char *text;
 	size_t length;
@@ -325,6 +332,10 @@ static int show_event(struct show *s, const struct dc_cursor_event *e)
 		return -errno;
 	if (s->grep && regexec(s->grep, s->text, 0, NULL, 0) != 0)
 		return 0;
+	if (s->json) {
+		export_jsonl.event(s->json, e);
+		return 0;
+	}
 	if (e->event.kind == DC_KIND_TRIGGER && llabs(e->t_ns - s->trigger_ns) < SAME_NS)
 		s->trigger_shown = true; /* the program's own words for it */
 	if (!s->trigger_shown && e->t_ns > s->trigger_ns)
@@ -349,7 +360,7 @@ static int show_events(struct show *s, const struct dc_cut *cut)
 	}
 	if (r == 0)
 		r = show_samples(s, INT64_MAX);
-	if (r == 0 && !s->trigger_shown && cut->to_ns == 0)
+	if (r == 0 && !s->trigger_shown && !s->json && cut->to_ns == 0)
 		trigger_line(s);
 	return r < 0 ? r : 0;
 }
@@ -365,12 +376,16 @@ static int grep_compile(const char *pattern, regex_t *ret_grep)
 	return usage_error("--grep: '%s' is no regular expression: %s", pattern, why);
 }
 
-static int show_capture(struct show *s, const struct dc_cut *cut)
+static int show_capture(struct show *s, const struct dc_cut *cut, bool as_json)
 {
+	struct export json = {.capture = s->capture, .thread_new = true}; /* named in each: its first may be filtered out */
 	int r;
 
 	if (lanes_new(s->capture, &s->lanes) < 0)
 		return -ENOMEM;
+	json.lanes = s->lanes;
+	json_init(&json.json, stdout, false);
+	s->json = as_json ? &json : NULL;
 	r = stack_lines_new(s->capture, cut, s->all_stacks, &s->stacks);
 	if (r < 0) {
 		lanes_free(s->lanes);
@@ -395,6 +410,8 @@ static int show_run(const void *options, const struct operands *operands)
 	regex_t grep;
 	int r;
 
+	if (o->json && o->stacks)
+		return usage_error("--stacks: JSON has events only; 'dashcam export -f folded' and '-f pprof' have stacks");
 	r = capture_open(operands->items[0], &c);
 	if (r != EXIT_OK)
 		return r;
@@ -423,7 +440,7 @@ static int show_run(const void *options, const struct operands *operands)
 	s.trigger_ns = dc_capture_incident(c)->at_realtime_ns;
 	s.one_process = dc_capture_process_count(c) == 1;
 	if (r == 0)
-		r = show_capture(&s, &cut);
+		r = show_capture(&s, &cut, o->json);
 	if (s.grep)
 		regfree(&grep);
 	r = capture_status(c, operands->items[0], r);
