@@ -379,14 +379,18 @@ static int grep_compile(const char *pattern, regex_t *ret_grep)
 static int show_capture(struct show *s, const struct dc_cut *cut, bool as_json)
 {
 	struct export json = {.capture = s->capture, .thread_new = true}; /* named in each: its first may be filtered out */
+	CLEANUP(export_stacks) struct export_stacks names = {0};
 	int r;
 
 	if (lanes_new(s->capture, &s->lanes) < 0)
 		return -ENOMEM;
 	json.lanes = s->lanes;
+	json.stacks = &names;
 	json_init(&json.json, stdout, false);
 	s->json = as_json ? &json : NULL;
-	r = stack_lines_new(s->capture, cut, s->all_stacks, &s->stacks);
+	r = as_json ? export_stacks_open(s->capture, &names) : 0;
+	if (r == 0)
+		r = stack_lines_new(s->capture, cut, s->all_stacks, &s->stacks);
 	if (r < 0) {
 		lanes_free(s->lanes);
 		return r;
