@@ -11,7 +11,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -366,7 +369,16 @@ static void test_vdso(void **state)
 
 /* --- what goes wrong --- */
 
-static enum { FINE, CRASH, HANG, REFUSE, CRASH_BUT_OURS } trouble;
+static enum { FINE, CRASH, HANG, HANG_ALWAYS, REFUSE, CRASH_BUT_OURS } trouble;
+
+/* For ever. TSan lets handlers of signals run when something is called that it knows. */
+static void hang(void)
+{
+	char byte;
+
+	while (read(-1, &byte, 1) != 1)
+		;
+}
 
 /* Opens files, and does what @trouble says at the one that is our own. */
 static int troubled_open(void *arg, const struct dc_map_entry *map, const char *path)
@@ -376,8 +388,8 @@ static int troubled_open(void *arg, const struct dc_map_entry *map, const char *
 		raise(SIGSEGV);
 	if (map->start == self.entries[self.own].start && trouble == CRASH)
 		raise(SIGSEGV);
-	while (map->start == self.entries[self.own].start && trouble == HANG)
-		__asm__ volatile("");
+	if (trouble == HANG_ALWAYS || (map->start == self.entries[self.own].start && trouble == HANG))
+		hang();
 	if (map->start == self.entries[self.own].start && trouble == REFUSE)
 		return -EACCES;
 	return open(path, O_RDONLY | O_CLOEXEC);
@@ -429,8 +441,21 @@ static void test_crash(void **state)
 	dc_resolver_free(r);
 }
 
-/* Registers of which it dies. */
+/* Registers of which it dies, in one way or another. */
 #define POISON UINT64_C(0xdeadbeefdeadbeef)
+#define POISON_HANG UINT64_C(0xdeadbeefdeadbee0)
+#define POISON_CUT UINT64_C(0xdeadbeefdeadbee1)
+
+/* A mapped file that is not there any more, of more pages than are made up for. */
+#define GONE_BYTES (UINT64_C(80) << 20)
+static const volatile uint8_t *gone;
+
+static void read_what_is_gone(void)
+{
+	for (size_t at = 0; at < GONE_BYTES; at += 4096)
+		(void)gone[at];
+}
+
 int __real_dc_unwind(struct dc_unwinder *u, const uint64_t *regs, unsigned reg_count, const uint8_t *stack, uint32_t stack_bytes,
 		     struct dc_unwound *ret_unwound);
 int __wrap_dc_unwind(struct dc_unwinder *u, const uint64_t *regs, unsigned reg_count, const uint8_t *stack, uint32_t stack_bytes,
@@ -440,13 +465,18 @@ int __wrap_dc_unwind(struct dc_unwinder *u, const uint64_t *regs, unsigned reg_c
 {
 	if (regs[0] == POISON)
 		raise(SIGSEGV);
+	if (regs[0] == POISON_HANG)
+		hang();
+	if (regs[0] == POISON_CUT)
+		read_what_is_gone();
 	return __real_dc_unwind(u, regs, reg_count, stack, stack_bytes, ret_unwound);
 }
 
 /* @poisoned: bit n: sample n. */
-static void unwind_poisoned(uint64_t poisoned, unsigned count, uint32_t *stack_of)
+static void unwind_poisoned(uint64_t poison, uint64_t poisoned, unsigned count, uint32_t *stack_of, const char *why)
 {
-	struct dc_resolver *r = resolver(&quick);
+	const struct dc_resolve_options options = {.time_ns = poison == POISON_HANG ? 6 * SECOND : 30 * SECOND};
+	struct dc_resolver *r = resolver(&options);
 	struct dc_resolve_totals t;
 	struct dc_sample_parts p;
 	struct blob b = {0};
@@ -458,10 +488,10 @@ static void unwind_poisoned(uint64_t poisoned, unsigned count, uint32_t *stack_o
 	for (unsigned i = 0; i < count; i++, at += p.head.bytes) {
 		assert_int_equal(dc_sample_at(b.bytes + at, b.size - at, &p), 0);
 		if (poisoned >> i & 1)
-			memcpy(b.bytes + ((const uint8_t *)p.regs - b.bytes), &(uint64_t){POISON}, 8);
+			memcpy(b.bytes + ((const uint8_t *)p.regs - b.bytes), &poison, 8);
 	}
 	unwind(r, &b, stack_of, truncated);
-	assert_string_equal(dc_resolver_why(r), "unwinding: Segmentation fault at a sample");
+	assert_string_equal(dc_resolver_why(r), why);
 	dc_resolver_totals(r, &t);
 	for (unsigned i = 0; i < count; i++)
 		t.unwound -= stack_of[i] != 0;
@@ -473,23 +503,137 @@ static void unwind_poisoned(uint64_t poisoned, unsigned count, uint32_t *stack_o
 static void test_poison(void **state)
 {
 	/* Samples that the child dies of cost themselves, wherever they are; when there are too many, those from there on, too. */
-	static const uint64_t cases[] = {1, 1u << 7, 3u << 8, 1u << 22, 1u << 2 | 1u << 5 | 1u << 6 | 1u << 15 | 1u << 20};
+	static const struct {
+		uint64_t poisoned;
+		const char *more;
+	} cases[] = {{1, ""},
+		     {1u << 7, ""},
+		     {3u << 8, "; left out: 2 samples, 0 files"},
+		     {1u << 22, ""},
+		     {1u << 2 | 1u << 5 | 1u << 6 | 1u << 15 | 1u << 20, "; left out: 5 samples, 0 files"}};
 	uint32_t stack_of[MANY];
+	char why[160];
 
 	(void)state;
 	for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
-		unwind_poisoned(cases[k], 23, stack_of);
+		snprintf(why, sizeof why, "unwinding: Segmentation fault at a sample%s", cases[k].more);
+		unwind_poisoned(POISON, cases[k].poisoned, 23, stack_of, why);
 		for (unsigned i = 0; i < 23; i++)
-			assert_int_equal(stack_of[i], cases[k] >> i & 1 ? 0 : 1);
+			assert_int_equal(stack_of[i], cases[k].poisoned >> i & 1 ? 0 : 1);
 	}
-	unwind_poisoned(UINT64_C(0x3ff) << 10, 30, stack_of);
+	unwind_poisoned(POISON, UINT64_C(0x3ff) << 10, 30, stack_of,
+			"unwinding: Segmentation fault at a sample; left out: 8 samples, 0 files, all that came after");
 	for (unsigned i = 0; i < 30; i++)
 		assert_int_equal(stack_of[i], i < 10 ? 1 : 0);
 }
 
+static void test_poison_of_other_kinds(void **state)
+{
+	/* A sample that never ends, and one that takes more of a file that was cut than can be made up for: the others are unwound. */
+	char path[] = "/tmp/dashcam-test-resolve-XXXXXX";
+	const int fd = mkstemp(path);
+	uint32_t stack_of[MANY];
+
+	(void)state;
+	unwind_poisoned(POISON_HANG, 1u << 9, 23, stack_of, "unwinding: it took too long at a sample");
+	for (unsigned i = 0; i < 23; i++)
+		assert_int_equal(stack_of[i], i == 9 ? 0 : 1);
+
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(ftruncate(fd, GONE_BYTES), 0);
+	gone = mmap(NULL, GONE_BYTES, PROT_READ, MAP_PRIVATE, fd, 0);
+	assert_true(gone != MAP_FAILED);
+	assert_int_equal(ftruncate(fd, 0), 0);
+	unwind_poisoned(POISON_CUT, 1u << 9, 23, stack_of, "unwinding: Bus error at a sample");
+	for (unsigned i = 0; i < 23; i++)
+		assert_int_equal(stack_of[i], i == 9 ? 0 : 1);
+	munmap((void *)(uintptr_t)gone, GONE_BYTES);
+	close(fd);
+}
+
+/* --- a file that is cut while it is mapped --- */
+
+static struct {
+	char path[40]; /* a copy of our own file */
+	int shared_fd; /* its offset tells the parent how far the child is: that of a description that both have */
+} cut;
+
+#define KEPT_BYTES 4096
+
+/* Opens the copy as our own file; at the next one, the copy is mapped, and waits until it has been cut. */
+static int open_to_be_cut(void *arg, const struct dc_map_entry *map, const char *path)
+{
+	static bool opened;
+	struct stat st = {0};
+
+	(void)arg;
+	if (map->start == self.entries[self.own].start) {
+		opened = true;
+		return open(cut.path, O_RDONLY | O_CLOEXEC);
+	}
+	if (opened)
+		lseek(cut.shared_fd, 1, SEEK_SET);
+	while (opened && stat(cut.path, &st) == 0 && st.st_size != KEPT_BYTES)
+		;
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+static void *cut_it(void *arg)
+{
+	while (lseek(cut.shared_fd, 0, SEEK_CUR) == 0)
+		usleep(1000);
+	return truncate(cut.path, KEPT_BYTES) < 0 ? arg : NULL;
+}
+
+static void copy_of_ours(void)
+{
+	CLEANUP(close_fd) int from = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	CLEANUP(close_fd) int to = -1;
+	struct stat st;
+
+	strcpy(cut.path, "/tmp/dashcam-test-resolve-XXXXXX");
+	to = mkstemp(cut.path);
+	assert_int_equal(fstat(from, &st), 0);
+	for (off_t left = st.st_size; left > 0;) {
+		const ssize_t n = sendfile(to, from, NULL, (size_t)left);
+
+		assert_true(n > 0);
+		left -= n;
+	}
+	cut.shared_fd = open(cut.path, O_RDONLY | O_CLOEXEC);
+}
+
+static void test_a_file_that_is_cut(void **state)
+{
+	/* What it knew is gone, and said; the child goes on with the others. */
+	const struct dc_resolve_options options = {.open = open_to_be_cut, .time_ns = 30 * SECOND};
+	struct dc_resolver *r = resolver(&options);
+	uint8_t truncated[1];
+	struct blob b = {0};
+	pthread_t cutter;
+	uint32_t stack;
+	void *failed;
+
+	(void)state;
+	copy_of_ours();
+	self_sample(&b, 3, DC_SAMPLE_CPU, 7, 1000);
+	assert_int_equal(pthread_create(&cutter, NULL, cut_it, &cut), 0);
+	unwind(r, &b, &stack, truncated);
+	lseek(cut.shared_fd, 1, SEEK_SET); /* where nobody came that far */
+	pthread_join(cutter, &failed);
+	assert_null(failed);
+	assert_int_equal(stack, 1);
+	assert_string_equal(dc_resolver_why(r), "unwinding: a file was cut while it was read");
+	assert_true(truncated[0]); /* nothing leads to main without its tables */
+	unlink(cut.path);
+	close(cut.shared_fd);
+	blob_free(&b);
+	dc_resolver_free(r);
+}
+
 static void test_hang(void **state)
 {
-	/* Nothing waits for a child beyond its time, and one module's hang costs its own names. */
+	/* Nothing waits for a child beyond its time, and one module's hang costs what it knows. */
 	struct dc_resolve_totals t;
 	struct timespec before, after;
 	struct dc_resolver *r;
@@ -497,9 +641,15 @@ static void test_hang(void **state)
 
 	(void)state;
 	clock_gettime(CLOCK_MONOTONIC, &before);
-	try_trouble(SECOND, &r, &stack, HANG, FINE);
+	try_trouble(6 * SECOND, &r, &stack, HANG, FINE);
+	assert_int_equal(stack, 1);
+	assert_int_equal(count_in_stack(r, 1, "main"), 0);
+	assert_non_null(strstr(dc_resolver_why(r), "unwinding: it took too long at /"));
+	dc_resolver_free(r);
+	try_trouble(SECOND / 2, &r, &stack, HANG_ALWAYS, FINE);
 	assert_int_equal(stack, 0);
-	assert_string_equal(dc_resolver_why(r), "unwinding: it took too long");
+	assert_non_null(strstr(dc_resolver_why(r), "unwinding: it took too long at "));
+	assert_non_null(strstr(dc_resolver_why(r), "; left out: 0 samples, "));
 	dc_resolver_free(r);
 	try_trouble(2 * SECOND, &r, &stack, FINE, HANG);
 	assert_int_equal(stack, 1);
@@ -643,6 +793,8 @@ int main(void)
 		cmocka_unit_test(test_vdso),
 		cmocka_unit_test(test_crash),
 		cmocka_unit_test(test_poison),
+		cmocka_unit_test(test_poison_of_other_kinds),
+		cmocka_unit_test(test_a_file_that_is_cut),
 		cmocka_unit_test(test_hang),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_cache),

@@ -7,7 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "persist/stacks/message.h"
 #include "persist/stacks/resolve_inside.h"
+#include "persist/stacks/sandbox.h"
 
 static const char *const usual_dirs[] = {"/usr/lib/debug", NULL};
 
@@ -151,4 +153,14 @@ unsigned dc_resolve_cache_id(const struct dc_resolver *r, uint32_t map, const ui
 	}
 	*ret_id = m->build_id;
 	return m->build_id_bytes;
+}
+
+int dc_resolve_tell_cut(const char *what, int out_fd)
+{
+	char why[80];
+
+	if (!dc_sandbox_saw_cut())
+		return 0;
+	snprintf(why, sizeof why, "%s: a file was cut while it was read", what);
+	return dc_message_send(out_fd, DC_MESSAGE_WHY, why, strlen(why));
 }

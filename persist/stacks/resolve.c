@@ -49,6 +49,16 @@ void dc_resolve_complain(struct dc_resolver *r, const char *format, ...)
 	va_end(args);
 }
 
+void dc_resolve_add_why(struct dc_resolver *r, const char *format, ...)
+{
+	const size_t said = strlen(r->why);
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(r->why + said, sizeof r->why - said, format, args);
+	va_end(args);
+}
+
 void dc_resolve_take_why(struct dc_resolver *r, const uint8_t *payload, size_t bytes)
 {
 	char text[160] = "";

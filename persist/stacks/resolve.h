@@ -12,9 +12,9 @@
  *     frames  ──► a child: open debug info, name ──► pipe ──► checked; what was asked for the first time into the cache
  *
  * What comes through a pipe is as untrusted as a file. When a child crashes or runs out of time while it names, the names
- * it had sent are kept, and the other modules are tried again without the one that it was at. When it crashes while it unwinds,
- * another one goes on without the sample that it was at, or the module that it was opening; when that happens too often, or its
- * time is over, the samples from there on stay as they are.
+ * it had sent are kept, and the other modules are tried again without the one that it was at. When it crashes or hangs while it
+ * unwinds, another one goes on without the sample that it was at, or the module that it was opening; when that happens too often,
+ * or the time of all of them is over, the samples from there on stay as they are.
  *
  * A frame's offset is the ELF virtual address; where the file of its mapping is not to be had, the offset in the file, as
  * the mapping alone gives it (DC_FRAME_FILE), to be turned into the other when somebody has the file.

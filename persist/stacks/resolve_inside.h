@@ -40,6 +40,7 @@ struct dc_resolver {
 	uint8_t *placed; /* 1: the offset is another now, in the module's own numbering */
 	uint8_t *tried; /* by map: a child has looked into it */
 	uint8_t *spoilt; /* by map: opening it killed a child that unwinds */
+	uint32_t spoilt_count;
 	struct dc_resolved_names *names;
 	uint32_t names_count;
 	uint32_t name_count; /* names in all of them */
@@ -63,6 +64,8 @@ int64_t dc_resolve_now_ns(void);
 
 /* The first thing that went wrong is what people are told. */
 void dc_resolve_complain(struct dc_resolver *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+void dc_resolve_add_why(struct dc_resolver *r, const char *format, ...) __attribute__((format(printf, 2, 3))); /* to that */
 
 void dc_resolve_take_why(struct dc_resolver *r, const uint8_t *text, size_t bytes); /* a child's */
 
@@ -101,6 +104,9 @@ static inline void dc_resolve_child_cleanup(struct dc_resolve_child *child)
  */
 int dc_resolve_open(const struct dc_resolver *r, uint32_t map, struct dc_module **ret_module);
 
+/* In a child, at its end: says so when a file was cut while it was read. Return: 0, -errno of write. */
+int dc_resolve_tell_cut(const char *what, int out_fd);
+
 /* Maps of the same file: @canon[i] is the first one like i. Return: 0, -ENOMEM. */
 int dc_resolve_canon(const struct dc_map_entry *maps, const char *const *paths, uint32_t count, uint32_t *canon);
 
@@ -114,7 +120,7 @@ unsigned dc_resolve_cache_id(const struct dc_resolver *r, uint32_t map, const ui
 
 struct dc_feed;
 
-#define DC_UNWIND_TRIES 8u /* children in place of those that died of a fault */
+#define DC_UNWIND_TRIES 8u /* children in place of those that died of a fault, or hung */
 
 struct dc_unwind_job {
 	const struct dc_resolver *resolver;

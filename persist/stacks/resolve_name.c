@@ -355,5 +355,5 @@ int dc_resolve_name_work(void *arg, int out_fd)
 
 	for (uint32_t i = 0; i < n.work_count && r == 0; i++)
 		r = dc_resolve_now_ns() < job->deadline_ns ? name_module(&n, &n.works[i], i + 1 == n.work_count) : -ETIMEDOUT;
-	return r;
+	return r < 0 ? r : dc_resolve_tell_cut("naming", out_fd);
 }

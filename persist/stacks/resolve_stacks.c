@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The parent of the child that unwinds. It reads samples, which are what is asked for, and hands them on piece by piece
- * (feed.h); frames and stacks of each piece come back when the child has had it. A child that dies of a fault says at which
- * sample, or opening which module: the next one gets the piece once more, and the others that wait, without that.
+ * (feed.h); frames and stacks of each piece come back when the child has had it. A child that dies of a fault, or ends itself
+ * because it gets no further, says at which sample, or opening which module: the next one gets the piece once more, and the others
+ * that wait, without that. How often is bounded (DC_UNWIND_TRIES), and all of them have one time together.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -236,6 +237,12 @@ static int end_child(struct run *u)
 	return finish(&u->m, &u->child);
 }
 
+static void spoil(struct dc_resolver *r, uint32_t map)
+{
+	r->spoilt[r->canon[map]] = 1;
+	r->spoilt_count++;
+}
+
 /* Another child in place of one that died. Return: it is at work, and gets the pieces from u->again on. */
 static bool replace(struct run *u)
 {
@@ -244,7 +251,7 @@ static bool replace(struct run *u)
 	if (!m->faulted || u->tries++ == DC_UNWIND_TRIES)
 		return false;
 	if (m->fault.map < m->r->map_count)
-		m->r->spoilt[m->r->canon[m->fault.map]] = 1;
+		spoil(m->r, m->fault.map);
 	else
 		u->job.skips[u->job.skip_count++] = m->first + m->fault.sample;
 	u->job.first = m->first += m->answered;
@@ -329,6 +336,9 @@ static int settle(struct run *u, int error)
 		dc_feed_give(u->job.feed, u->child.sandboxed, 0); /* if it has ended, its end tells */
 	while (u->at_work && r == 0)
 		r = mend(u);
+	if (u->tries > 1)
+		dc_resolve_add_why(u->m.r, "; left out: %u samples, %u files%s", u->job.skip_count, u->m.r->spoilt_count,
+				   u->tries > DC_UNWIND_TRIES ? ", all that came after" : "");
 	return error < 0 ? error : r;
 }
 
@@ -362,7 +372,7 @@ int dc_resolver_addresses(struct dc_resolver *r, const uint64_t *addresses, uint
 		e = finish(&m, &child);
 		if (!m.faulted) /* it was opening a module: the others do without */
 			break;
-		r->spoilt[r->canon[m.fault.map]] = 1;
+		spoil(r, m.fault.map);
 	}
 	return e < 0 ? e : 0;
 }

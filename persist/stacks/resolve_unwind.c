@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "ipc/grow.h"
@@ -20,6 +21,7 @@
 #include "persist/stacks/message.h"
 #include "persist/stacks/resolve_inside.h"
 #include "persist/stacks/sample.h"
+#include "persist/stacks/sandbox.h"
 #include "persist/stacks/unwind.h"
 
 #define SEND_BYTES (256u << 10)
@@ -89,32 +91,66 @@ static void unwinding_cleanup(struct unwinding *u)
 
 /* --- faults --- */
 
-/* What we are at. For the handler. */
+/* What we are at. For the handlers. */
 static struct {
 	int out_fd;
 	struct dc_message_fault at;
+	volatile uint32_t steps; /* samples and modules begun */
+	volatile bool busy; /* with one of them, not with what comes or goes through a pipe */
+	uint32_t steps_seen; /* at the last tick */
+	unsigned ticks; /* that have passed since then */
 } here;
 
-/* Whatever is wrong with our memory, this much can be said. Then the signal does what it would have done. */
-static void on_fault(int signal)
+static void tell_fault(void)
 {
 	dc_message_send(here.out_fd, DC_MESSAGE_FAULT, &here.at, sizeof here.at);
+}
+
+static void at_module(uint32_t map)
+{
+	here.at.map = map;
+	here.steps++;
+	here.busy = true;
+}
+
+static void at_sample(uint32_t sample)
+{
+	here.at.sample = sample;
+	here.steps++;
+	here.busy = true;
+}
+
+/* One sample or module for two whole ticks: we shall never be done with it. Then SIGALRM ends us, as a fault would. */
+static void on_tick(int signal)
+{
+	const bool same = here.busy && here.steps == here.steps_seen;
+
+	here.steps_seen = here.steps;
+	here.ticks = same ? here.ticks + 1 : 0;
+	if (here.ticks < 2)
+		return;
+	sigaction(signal, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
+	tell_fault();
 	raise(signal); /* when we return */
 }
 
-/* SIGBUS is of files that were cut (sandbox.c). */
-static void tell_faults(int out_fd)
+/* A sample or module has as much of the time that is left as lets others that hang have theirs, and the rest be done. */
+static void tick(int64_t left_ns)
 {
-	static const int faults[] = {SIGSEGV, SIGFPE, SIGILL, SIGABRT};
-	static uint8_t stack[64 << 10]; /* ours may be what is used up */
-	const stack_t other = {.ss_sp = stack, .ss_size = sizeof stack};
-	struct sigaction action = {.sa_handler = on_fault, .sa_flags = (int)(SA_RESETHAND | SA_ONSTACK)};
+	const struct sigaction action = {.sa_handler = on_tick, .sa_flags = SA_RESTART | SA_ONSTACK};
+	const int64_t us = left_ns > 0 ? left_ns / (DC_UNWIND_TRIES + 2) / 2 / 1000 + 1 : 1;
+	const struct timeval time = {us / 1000000, us % 1000000};
 
+	sigaction(SIGALRM, &action, NULL);
+	setitimer(ITIMER_REAL, &(struct itimerval){time, time}, NULL);
+}
+
+static void begin(const struct dc_unwind_job *job, int out_fd)
+{
 	here.out_fd = out_fd;
 	here.at = (struct dc_message_fault){UINT32_MAX, UINT32_MAX};
-	sigaltstack(&other, NULL);
-	for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
-		sigaction(faults[i], &action, NULL);
+	dc_sandbox_before_end(tell_fault);
+	tick(job->deadline_ns - dc_resolve_now_ns());
 }
 
 static bool of_user(const struct dc_map_entry *m)
@@ -132,7 +168,7 @@ static void open_modules(struct unwinding *u)
 
 		if (m->flags & DC_MAP_KERNEL)
 			u->kernel = u->kernel == UINT32_MAX ? i : u->kernel;
-		here.at.map = i;
+		at_module(i);
 		if (of_user(m) && canon == i && !u->r->spoilt[i])
 			fd = dc_resolve_open(u->r, i, &u->modules[i]);
 		if (fd >= 0)
@@ -141,6 +177,7 @@ static void open_modules(struct unwinding *u)
 		u->bases[i] = (int64_t)(vaddr - m->start);
 	}
 	here.at.map = UINT32_MAX;
+	here.busy = false;
 }
 
 /* --- the list of mappings --- */
@@ -372,7 +409,7 @@ static int resolve_piece(struct unwinding *u, const uint8_t *bytes, size_t size)
 		int r = dc_sample_at(bytes + at, size - at, &p);
 		struct dc_message_sample *result = r < 0 ? NULL : next_result(u);
 
-		here.at.sample = u->sample_count++;
+		at_sample(u->sample_count++);
 		if (r == 0 && !result)
 			r = -ENOMEM;
 		if (r == 0 && !is_skipped(u, here.at.sample))
@@ -384,7 +421,6 @@ static int resolve_piece(struct unwinding *u, const uint8_t *bytes, size_t size)
 	}
 	return 0;
 }
-
 
 /* --- sending --- */
 
@@ -439,10 +475,13 @@ static int resolve_samples(struct unwinding *u)
 
 	while (r == 0 && u->job->feed && (r = dc_feed_take(u->job->feed, &bytes, &size)) > 0) {
 		r = resolve_piece(u, bytes, size);
+		here.busy = false;
 		sent = r < 0 ? 0 : send_news(u);
 		r = sent < 0 ? sent : r;
 	}
 	here.at.sample = UINT32_MAX;
+	if (r == 0)
+		r = dc_resolve_tell_cut("unwinding", u->out_fd);
 	if (r < 1)
 		return r;
 	snprintf(why, sizeof why, "unwinding: the time was over after %u samples", u->sample_count);
@@ -487,7 +526,7 @@ int dc_resolve_unwind_work(void *arg, int out_fd)
 	CLEANUP(unwinding) struct unwinding u = {.job = job, .r = job->resolver, .out_fd = out_fd, .kernel = UINT32_MAX};
 	int r = allocate(&u);
 
-	tell_faults(out_fd);
+	begin(job, out_fd);
 	if (r == 0) {
 		open_modules(&u);
 		r = make_list(&u, INT64_MAX);

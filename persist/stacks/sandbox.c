@@ -55,20 +55,54 @@ static void drop_handlers(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* --- before its end --- */
+
+static void (*tell_end)(void); /* NULL: nobody wants to know */
+
+/* Whatever is wrong with our memory, this much can be said. Then the signal does what it would have done. */
+static void on_end(int signal)
+{
+	void (*tell)(void) = TAKE(tell_end);
+
+	sigaction(signal, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
+	if (tell)
+		tell();
+	raise(signal); /* when we return */
+}
+
+void dc_sandbox_before_end(void (*tell)(void))
+{
+	static const int ends[] = {SIGSEGV, SIGFPE, SIGILL, SIGABRT};
+	static uint8_t stack[64 << 10]; /* ours may be what is used up */
+	const stack_t other = {.ss_sp = stack, .ss_size = sizeof stack};
+	const struct sigaction action = {.sa_handler = on_end, .sa_flags = SA_ONSTACK};
+
+	tell_end = tell;
+	sigaltstack(&other, NULL);
+	for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
+		sigaction(ends[i], &action, NULL);
+}
+
 /*
  * A mapped file that somebody cuts is not there any more where it was: it reads as zeros, which whoever checks what it reads
  * takes for a damaged file; better than an end that costs all that came from other files.
  */
+static volatile unsigned zero_pages;
+
+bool dc_sandbox_saw_cut(void)
+{
+	return zero_pages > 0;
+}
+
 static void read_as_zeros(int signal, siginfo_t *info, void *context)
 {
 	const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
 	void *at = (void *)((uintptr_t)info->si_addr & ~(page - 1));
-	static unsigned pages;
 
 	(void)context;
-	if (info->si_code != BUS_ADRERR || pages++ >= ZERO_PAGES_MAX ||
+	if (info->si_code != BUS_ADRERR || zero_pages++ >= ZERO_PAGES_MAX ||
 	    mmap(at, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
-		sigaction(signal, &(struct sigaction){.sa_handler = SIG_DFL}, NULL);
+		on_end(signal);
 }
 
 static void bear_cut_files(void)

@@ -17,6 +17,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -45,6 +46,15 @@ struct dc_sandbox {
  */
 int dc_sandbox_run(const struct dc_sandbox *limits, int (*work)(void *arg, int out_fd), void *arg, size_t max_bytes,
 		   uint8_t **ret_bytes, size_t *ret_size, int *ret_signal);
+
+/*
+ * dc_sandbox_before_end() - for @work: @tell is called once when a signal is about to end the child
+ * A fault, abort(), a file that was cut by more than can be borne. In the signal's handler, on a stack of its own; then the
+ * signal does what it would have done. What it tells goes into the pipe: the parent may start another one without what this
+ * one was at. dc_sandbox_saw_cut(): a file was cut, and what was gone read as zeros.
+ */
+void dc_sandbox_before_end(void (*tell)(void));
+bool dc_sandbox_saw_cut(void);
 
 /*
  * The same in parts, for a parent that has something to do meanwhile. Every one that was started has to be ended.
