@@ -45,8 +45,10 @@ static void test_suppressed_is_told_once(void **state)
 
 	(void)state;
 	assert_int_equal(dc_budget_take(b, "api", 0, SECOND, &s), DC_BUDGET_YES);
-	for (int i = 0; i < 5; i++)
+	for (uint32_t i = 0; i < 5; i++) {
 		assert_int_equal(dc_budget_take(b, "api", 0, SECOND + 1, &s), DC_BUDGET_COOLDOWN);
+		assert_int_equal(s, i + 1);
+	}
 	assert_int_equal(dc_budget_take(b, "api", 0, 3 * SECOND, &s), DC_BUDGET_YES);
 	assert_int_equal(s, 5);
 	assert_int_equal(dc_budget_take(b, "api", 0, 5 * SECOND, &s), DC_BUDGET_YES);

@@ -139,8 +139,9 @@ enum dc_budget_verdict dc_budget_take_within(struct dc_budget *b, const struct d
 
 	if (verdict != DC_BUDGET_YES) {
 		b->suppressed++;
+		*ret_suppressed = 1;
 		if (r) {
-			r->suppressed++;
+			*ret_suppressed = ++r->suppressed;
 			r->refused++;
 		}
 		return verdict;

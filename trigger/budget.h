@@ -34,7 +34,7 @@ enum dc_budget_verdict {
 /*
  * dc_budget_take() - may this rule fire now?
  * DC_BUDGET_YES takes one from the budget and sets *@ret_suppressed to how often the rule was refused since
- * its capture before; any other verdict counts as refused.
+ * its capture before; any other verdict counts as refused, this time included.
  */
 enum dc_budget_verdict dc_budget_take(struct dc_budget *b, const char *rule, uint32_t uid, int64_t now_ns,
 				      uint32_t *ret_suppressed);

@@ -38,9 +38,9 @@ static bool budget_allows(struct dc_watcher *w, const struct firing *f, uint32_t
 		return true;
 	snprintf(rule, sizeof(rule), "%s %.40s", dc_reason_name(f->reason), death ? "" : f->text);
 	v = dc_budget_take(budget, rule, uid, now, ret_suppressed);
-	if (v != DC_BUDGET_YES)
+	if (v != DC_BUDGET_YES && *ret_suppressed == 1) /* of a storm the first; the next capture says how many */
 		dc_watcher_say(
-			w, "trigger '%s' not saved: %s, next one in %lld s", f->text, verdict_text(v),
+			w, "trigger '%s' not saved: %s, next one in %lld s; more are only counted", f->text, verdict_text(v),
 			(long long)((dc_budget_next_ns(budget, rule, uid, now) - now) / SECOND_NS + 1));
 	return v == DC_BUDGET_YES;
 }
