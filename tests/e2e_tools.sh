@@ -54,7 +54,7 @@ expect 1 "no watcher in" trigger --all
 "$bin" watch --config "$dir/conf" 2>"$dir/watch.err" &
 watcher=$!
 pids+=("$watcher")
-until_true grep -q "save the past now: dashcam trigger --all --wait" "$dir/watch.err"
+until_true grep -qs "save the past now: dashcam trigger --all --wait" "$dir/watch.err"
 holds "$dir/watch.err" "captures go to '$store'"
 expect 1 "watched already" watch --config "$dir/conf"
 expect 1 "no process to save" trigger --all
@@ -204,6 +204,8 @@ short() {
 	"$bin" info "$dir"/short/*.dcap >"$dir/out"
 }
 guest=$DASHCAM_BUILD/tests/guest
+"$bin" run --out "$dir/short" -- "$guest" trigger once sleep 150 trigger again sleep 150 trigger again 2>"$dir/err"
+(($(grep -c "'guest' not saved: .*; more are only counted" "$dir/err") == 1)) || wrong "of a storm the first is told: $(cat "$dir/err")"
 holds <("$bin" info "$capture") "saved because  somebody asked for it with 'dashcam trigger' \(process [0-9]+\)$"
 short -- "$guest" burst 100
 [[ $(limit "$dir"/short/*.dcap) == start ]] || wrong "a young process is limited by its start"
@@ -350,6 +352,24 @@ if [[ $EUID == 0 ]] && chmod 0711 "$dir" && command -v setpriv >/dev/null; then
 	setpriv --reuid 65534 --regid 65534 --clear-groups env DASHCAM_DIR="$rings/theirs" "$dir/dashcam" run --out "$dir/theirs" -- true >"$dir/out" 2>"$dir/err"
 	[[ $? == 1 && $(wc -l <"$dir/err") == 1 ]] && grep -q "'$dir/theirs': cannot write to it: Permission denied" "$dir/err" ||
 		wrong "a place that cannot take captures is told at once: $(cat "$dir/err")"
+
+	# A watcher of root in a directory of all: users see their own, and pass to it.
+	mkdir -m 1777 "$rings/all" && chmod 1777 "$rings/all" && chmod 0711 "$rings"
+	user() { setpriv --reuid 65534 --regid 65534 --clear-groups env DASHCAM_DIR="$rings/all" HOME=/ "$dir/dashcam" "$@"; }
+	export DASHCAM_DIR=$rings/all
+	"$bin" watch --out "$dir/all/captures" 2>"$dir/all.err" &
+	pids+=($!)
+	until_true grep -qs "save the past now" "$dir/all.err"
+	[[ $(stat -c %a "$dir/all/captures") == 711 ]] || wrong "captures of all are closed to who owns them"
+	"$guest" burst 10 sleep 20000 & # root's
+	pids+=($!)
+	until_true bash -c "ls '$rings/all' | grep -q 'ring$'"
+	user status >"$dir/out" 2>"$dir/err" || wrong "status of a user: $(cat "$dir/err")"
+	[[ ! -s $dir/err ]] || wrong "rings of others are no news: $(cat "$dir/err")"
+	lacks "$dir/out" guest
+	user watch >"$dir/out" 2>"$dir/err" && wrong "a second watcher, of a user"
+	holds "$dir/err" "is watched already, by process ${pids[-2]}"
+	DASHCAM_DIR=$rings
 fi
 
 # --- selftest ---

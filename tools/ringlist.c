@@ -49,7 +49,7 @@ static int append(struct scan *s, struct dc_ring *ring, bool alive, uint32_t wat
 	return 0;
 }
 
-/* A ring that is just being created (-EAGAIN) or was just removed (-ENOENT) is simply not there. */
+/* A ring that is just being created (-EAGAIN) or was just removed (-ENOENT) is simply not there, another user's is no business of ours. */
 static int scan_one(struct scan *s, int dir_fd, const char *name, uint32_t watcher)
 {
 	CLEANUP(dc_ring) struct dc_ring *ring = NULL;
@@ -58,7 +58,7 @@ static int scan_one(struct scan *s, int dir_fd, const char *name, uint32_t watch
 	int r;
 
 	r = dc_ring_open(dir_fd, name, &ring, why);
-	if (r == -EAGAIN || r == -ENOENT)
+	if (r == -EAGAIN || r == -ENOENT || r == -EACCES)
 		return 0;
 	if (r < 0) {
 		s->list->refused++;

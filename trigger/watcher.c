@@ -337,10 +337,13 @@ static int take_lock(struct dc_watcher *w, char why[static DC_WHY_BYTES])
 	w->lock_fd = open_lock(w);
 	if (w->lock_fd < 0) {
 		n = -errno;
-		snprintf(why, DC_WHY_BYTES, "cannot watch '%.80s': %s", w->config.dir, strerror(-n));
-		return n;
+		if (dc_rings_watcher(w->dir_fd) <= 0) {
+			snprintf(why, DC_WHY_BYTES, "cannot watch '%.80s': %s", w->config.dir,
+				 n == -EEXIST ? "its watch.lock is another user's" : strerror(-n));
+			return n;
+		}
 	}
-	if (fcntl(w->lock_fd, F_OFD_SETLK, &lock) < 0) {
+	if (w->lock_fd < 0 || fcntl(w->lock_fd, F_OFD_SETLK, &lock) < 0) {
 		snprintf(why, DC_WHY_BYTES, "'%.80s' is watched already, by process %d", w->config.dir,
 			 dc_rings_watcher(w->dir_fd));
 		return -EBUSY;
@@ -435,8 +438,11 @@ static int check_output(const struct dc_watcher *w, char why[static DC_WHY_BYTES
 {
 	CLEANUP(close_fd) int fd = -1;
 	char long_why[DC_STORE_WHY_BYTES];
+	const bool ours = access(w->config.output.dir, F_OK) < 0;
 	int r = dc_store_open(geteuid(), w->config.output.dir, &fd, long_why);
 
+	if (r == 0 && ours && w->config.output.per_uid && fchmod(fd, 0711) < 0) /* users pass, to what is theirs */
+		r = -errno;
 	if (r == 0 && faccessat(fd, ".", W_OK | X_OK, AT_EACCESS) < 0) {
 		r = -errno;
 		snprintf(long_why, sizeof(long_why), "capture directory '%.90s': cannot write to it: %s",
