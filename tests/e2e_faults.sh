@@ -34,7 +34,7 @@ lost-wakeup|silent,open|the indexer is not told
 queue-growth|unusual|jobs take 200 ms
 retry-storm|unusual|asked again and again
 deadlock|open|two shards, two orders
-slow-route|unusual|GET /stats walks everything
+slow-route|slower,unusual|GET /stats walks everything
 gc-pause|unusual|all shards locked
 crash|signal|a null pointer
 fork-bomb|unusual|a hundred spinning children

@@ -32,6 +32,20 @@ static void job_end(uint64_t id, int64_t ago)
 	put(&ev);
 }
 
+static void test_slower(void **state)
+{
+	/* Those that go from thread to thread, too: of a name, for an id says nothing. */
+	(void)state;
+	begin("span \"job\" slower");
+	for (uint64_t i = 0; i < 600; i++) {
+		job_begin(i, (i < 500 ? 1 : 60) * MS, 9);
+		job_end(i, 0);
+		look(40 * MS);
+		if (i < 510 || i > 560)
+			assert_int_equal(firings, i > 560);
+	}
+}
+
 static void test_async(void **state)
 {
 	/* From thread to thread, by id; in whichever order a look brings the two; with what was asked of its arguments. */
@@ -142,7 +156,7 @@ static void test_waiting(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_async),
+		cmocka_unit_test(test_async), cmocka_unit_test(test_slower),
 		cmocka_unit_test(test_async_open),
 		cmocka_unit_test(test_waiting),
 	};

@@ -328,6 +328,46 @@ static void test_where(void **state)
 	assert_false(with("secret == \"*\"", "/", 7));
 }
 
+static void requests(const char *route, int64_t took, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		request(1, route, i, DC_KIND_BEGIN);
+		now += took;
+		span_end(HTTP, 0, 1, took);
+		look(40 * MS);
+	}
+}
+
+static void test_slower(void **state)
+{
+	/* A route that becomes slow is told, though others of its name always were; by it, and once. */
+	(void)state;
+	begin("span \"http.*\" slower > 50ms");
+	for (unsigned i = 0; i < 100; i++) {
+		requests("/report", 400 * MS, 1);
+		requests("/kv/7", MS, 4);
+		requests("/kv/8", MS, 4);
+		requests("/stats", 2 * MS, 2);
+	}
+	assert_int_equal(since(), 0);
+	requests("/stats", 40 * MS, 60);
+	requests("/report", 400 * MS, 60);
+	assert_int_equal(since(), 0);
+	requests("/stats", 300 * MS, 60);
+	assert_int_equal(since(), 1);
+	assert_true(fabs(fired[0].value - 300e6) < 1 && fired[0].threshold >= 50e6 && fired[0].tid == TID);
+	requests("/stats", 2 * MS, 60);
+	requests("/kv/9", 300 * MS, 60);
+	assert_int_equal(since(), 1);
+	begin("span \"http.*\" where route == \"/kv*\" slower");
+	requests("/kv/7", MS, 400);
+	requests("/stats", MS, 400);
+	requests("/stats", 100 * MS, 100);
+	assert_int_equal(since(), 0);
+	requests("/kv/8", 100 * MS, 100);
+	assert_int_equal(since(), 1);
+}
+
 static void test_where_nested(void **state)
 {
 	/* Each of nested spans keeps its own arguments; one whose begin was not seen has none. */
@@ -407,6 +447,10 @@ static void test_thresholds(void **state)
 	begin("span \"db.query\" > 10ms or event \"x\"");
 	assert_int_equal(threshold(DB), 10 * MS);
 	begin("exit signal");
+	assert_int_equal(threshold(DB), 0);
+	begin("span \"*\" slower > 50ms"); /* one says nothing about that */
+	assert_int_equal(threshold(DB), 0);
+	begin("span \"*\" slower and span \"*\" > 50ms");
 	assert_int_equal(threshold(DB), 0);
 	/* Unusual: as soon as it is known, what is unusual. */
 	begin("span \"*\" unusual and span \"*\" > 1us");
@@ -499,6 +543,7 @@ int main(void)
 		cmocka_unit_test(test_by_seconds), cmocka_unit_test(test_logs),
 		cmocka_unit_test(test_counter),
 		cmocka_unit_test(test_where),
+		cmocka_unit_test(test_slower),
 		cmocka_unit_test(test_where_nested),
 		cmocka_unit_test(test_trace),
 		cmocka_unit_test(test_thresholds),

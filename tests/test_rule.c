@@ -35,6 +35,9 @@ static const char *const sentences[][2] = {
 	{"span \"job\" open > 30s", "when one span 'job' has not ended after 30 s"},
 	{"span \"job\" open unusual", "when one span 'job' stays open far longer than its like ever did"},
 	{"span \"a\" unusual", "when one span 'a' lasts far longer than its like lately do"},
+	{"span \"a\" slower", "when one span 'a' lasts far longer than those of its kind did, as many do"},
+	{"span \"a\" where k == 3 slower > 50ms",
+	 "when one span 'a' with k 3 lasts far longer than those of its kind did, as many do, and more than 50 ms"},
 	{"span \"a\" unusual 1 in 10000", "when one span 'a' lasts longer than all but one in 10000 lately do"},
 	{"span \"a\" rate > 1000/s", "when spans 'a' end more than 1000 times a second over 1 s"},
 	{"span \"a\" where ok == 0 rate < 3/min over 5m", "when spans 'a' with ok 0 end less than 3 times a minute over 5 min"},
@@ -135,7 +138,7 @@ static const struct {
 	{"span http.request > 5ms", 6, 12, "expected the name of a span in double quotes, found 'http.request'"},
 	{"span \"\" > 5ms", 6, 2, "found nothing between the quotes"},
 	{"span \"a > 5ms", 6, 8, "no closing quote"},
-	{"span \"a\"", 9, 1, "expected what about the span: > TIME, p99, open, unusual or rate, found the end"},
+	{"span \"a\"", 9, 1, "expected what about the span: > TIME, p99, open, unusual, slower or rate, found the end"},
 	{"span \"a\" unusal", 10, 6, "(did you mean 'unusual'?)"},
 	{"span \"a\" > 250", 12, 3, "expected a time such as 250ms or 30s, found '250'"},
 	{"span \"a\" > fast", 12, 4, "expected a time"},
@@ -149,6 +152,9 @@ static const struct {
 	{"span \"a\" p100 > 5ms over 1s", 10, 4, "expected a percentile from p1 to p99.9999, found 'p100'"},
 	{"span \"a\" p0 > 5ms over 1s", 10, 2, "expected a percentile"},
 	{"span \"a\" open < 5s", 15, 1, "only ever gets older"},
+	{"span \"a\" slower < 5ms", 17, 1, "expected > or >="},
+	{"span \"a\" slower > 5", 19, 1, "expected a time"},
+	{"span \"a\" slow", 10, 4, "expected what about the span"},
 	{"span \"a\" open unusually", 15, 9, "(did you mean 'unusual'?)"},
 	{"span \"a\" unusual 1 in 3", 23, 1, "whole number from 10 to 1000000000"},
 	{"span \"a\" unusual 1 of 100", 20, 2, "expected 'in', found 'of'"},
@@ -319,6 +325,7 @@ static const struct {
 } causes[] = {
 	{"span \"a\" > 250ms", 612e6, 0, 0, "612 ms against 250 ms"},
 	{"span \"a\" unusual 1 in 5000", 612e6, 0, 0, "612 ms against 5.00 us"}, /* what is usual is the evaluator's to say */
+	{"span \"a\" slower > 50ms", 612e6, 0, 0, "612 ms against 50.0 ms"},
 	{"span \"a\" p99 > 50ms over 10s", 61e6, 0, 0, "61.0 ms against 50.0 ms"},
 	{"span \"a\" open > 30s", 30.2e9, 0, 0, "30.2 s against 30.0 s"},
 	{"span \"a\" open unusual", 9e9, 0, 0, "9.00 s against 0.00 ns"},
@@ -422,11 +429,11 @@ static void test_default(void **state)
 
 	(void)state;
 	assert_int_equal(dc_rules_default(&rules), 0);
-	assert_int_equal(rules.count, 10);
+	assert_int_equal(rules.count, 11);
 	assert_string_equal(rules.rules[0].name, "default.exit-signal");
 	for (unsigned i = 0; i < rules.count; i++)
 		assert_true(rules.rules[i].quiet && rules.rules[i].capture && strncmp(rules.rules[i].name, "default.", 8) == 0);
-	pattern = rules.rules[3].when.nodes[0].name;
+	pattern = rules.rules[4].when.nodes[0].name;
 	for (unsigned i = 0; i < sizeof(idle) / sizeof(idle[0]); i++)
 		if (fnmatch(pattern, idle[i], FNM_EXTMATCH) == 0)
 			fail_msg("'%s' counts as work", idle[i]);

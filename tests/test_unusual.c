@@ -6,8 +6,11 @@
 #include <cmocka.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "tests/series.h"
+#include "ipc/event.h"
+#include "trigger/rules/slower.h"
 #include "trigger/rules/surge.h"
 #include "trigger/rules/unusual.h"
 
@@ -254,6 +257,160 @@ static void test_surge_start(void **state)
 	assert_true(u.last <= 0 && !isnan(u.most));
 }
 
+static void test_slower(void **state)
+{
+	/* Half an hour of any of them is quiet; ten times slower is told once, within a minute, whatever the noise. */
+	const long count = 30 * 60 * PER_S;
+
+	(void)state;
+	for (enum series_kind kind = 0; kind < SERIES_KINDS; kind++) {
+		struct dc_slower s;
+		struct series from;
+		long fired = 0, at = 0;
+
+		series_init(&from, kind, count, 16);
+		dc_slower_init(&s);
+		for (long i = 0; i < count; i++)
+			if (dc_slower_add(&s, series_next(&from), 0, i * (SECOND / PER_S))) {
+				fired++;
+				at = i;
+			}
+		within(kind, (double)fired, kind == SERIES_STEP, kind == SERIES_STEP);
+		if (kind == SERIES_STEP)
+			within(kind, (double)at, (double)count / 2, (double)count / 2 + 60 * PER_S);
+	}
+}
+
+/* @count of @value, @apart ns from each other. Return: how often they were told; *@ret_nth: which one was. */
+static unsigned many(struct dc_slower *s, double value, unsigned count, int64_t apart, int64_t *now_ns, unsigned *ret_nth)
+{
+	unsigned told = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		*now_ns += apart;
+		if (!dc_slower_add(s, value * (1 + (i % 7) / 20.0), 50e6, *now_ns))
+			continue;
+		told++;
+		*ret_nth = i;
+	}
+	return told;
+}
+
+static void test_slower_far(void **state)
+{
+	/* Few and far slower: told when there are some tens, once a level. Not what is short, nor what people do not feel. */
+	const int64_t apart = SECOND / 25;
+	struct dc_slower s;
+	int64_t now_ns = 0;
+	unsigned nth = 0;
+
+	(void)state;
+	dc_slower_init(&s);
+	assert_int_equal(many(&s, 1e9, 30, apart, &now_ns, &nth), 0); /* nothing is known */
+	dc_slower_init(&s);
+	assert_int_equal(many(&s, 9e3, 2000, apart, &now_ns, &nth), 0);
+	assert_int_equal(many(&s, 4e6, 200, apart, &now_ns, &nth), 0); /* 4 ms */
+	assert_int_equal(many(&s, 9e3, 2000, apart, &now_ns, &nth), 0);
+	for (unsigned i = 0; i < 20; i++) {
+		assert_int_equal(many(&s, 2e8, 5, apart, &now_ns, &nth), 0); /* some, again and again */
+		assert_int_equal(many(&s, 9e3, 200, apart, &now_ns, &nth), 0);
+	}
+	dc_slower_init(&s);
+	assert_int_equal(many(&s, 9e3, 500, apart, &now_ns, &nth), 0);
+	assert_int_equal(many(&s, 2e8, 1000, 0, &now_ns, &nth), 0); /* all at once: they waited for the same */
+	assert_int_equal(many(&s, 9e3, 500, apart, &now_ns, &nth), 0);
+	dc_slower_init(&s);
+	assert_int_equal(many(&s, 9e3, 500, apart, &now_ns, &nth), 0);
+	assert_int_equal(many(&s, 2e8, 500, apart, &now_ns, &nth), 1);
+	assert_in_range(nth, 20, 45);
+	assert_true(dc_slower_limit(&s) > 3e8);
+	assert_int_equal(many(&s, 9e3, 500, apart, &now_ns, &nth), 0);
+	assert_int_equal(many(&s, 2e8, 500, apart, &now_ns, &nth), 0); /* known */
+	assert_int_equal(many(&s, 8e9, 500, apart, &now_ns, &nth), 1);
+}
+
+static void test_slower_nonsense(void **state)
+{
+	static const double odd[] = {0, -1, INFINITY, -INFINITY, NAN, 0x1p-1074, 1, 0x1p1000, 1e-300};
+	struct dc_slower s;
+
+	(void)state;
+	dc_slower_init(&s);
+	for (long i = 0; i < 20000; i++) {
+		dc_slower_add(&s, odd[i % 9], i % 3 ? 0 : 1e300, i % 5 ? i * SECOND : INT64_MAX / 2);
+		assert_false(isnan(s.sum) || isnan(s.most) || isnan(s.limit));
+	}
+}
+
+static uint32_t kind(const char *first, const char *second)
+{
+	static const struct dc_site_info site = {.arg_count = 3, .types = {DC_TYPE_STR, DC_TYPE_I64, DC_TYPE_STR}};
+	static int64_t number;
+	struct dc_event event = {.arg_count = 3, .info = &site};
+
+	event.args[0].text = (struct dc_text){.bytes = first, .length = first ? (uint32_t)strlen(first) : 0};
+	event.args[1].i = number++;
+	event.args[2].text = (struct dc_text){.bytes = second, .length = second ? (uint32_t)strlen(second) : 0};
+	return dc_kind_of(&event, 0);
+}
+
+static void test_kinds(void **state)
+{
+	/* Texts that differ in words with digits only are of one kind; others are not. */
+	static const char *const alike[][2] = {
+		{"/kv/17", "/kv/4"}, {"/peer/host-3", "/peer/host-77"}, {"/a/1/b", "/a/2/b"}, {"/x/5f3a-99", "/x/0cafe-1"}, {"", "17"}};
+	static const char *const unlike[][2] = {
+		{"/kv/17", "/stats"}, {"/v1/users/7", "/v1/orders/7"}, {"/a", "/b"}, {"/a/1/b", "/a/1/c"}, {"GET", "get"}, {"ab", "ba"}, {"", "/"}};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(alike) / sizeof(alike[0]); i++)
+		assert_int_equal(kind("GET", alike[i][0]), kind("GET", alike[i][1]));
+	for (unsigned i = 0; i < sizeof(unlike) / sizeof(unlike[0]); i++)
+		assert_int_not_equal(kind("GET", unlike[i][0]), kind("GET", unlike[i][1]));
+	assert_int_not_equal(kind("GET", "/"), kind("PUT", "/"));
+	assert_int_not_equal(kind("a", "bc"), kind("ab", "c"));
+	assert_int_not_equal(kind(NULL, NULL), DC_KIND_NONE);
+}
+
+static void test_kinds_flood(void **state)
+{
+	/* However many kinds there are: the frequent ones keep what is known of them, in the memory that there is. */
+	static struct dc_kinds kinds;
+	uint64_t random = 1;
+
+	(void)state;
+	for (unsigned i = 0; i < 200000; i++) {
+		random = random * UINT64_C(6364136223846793005) + 1;
+		struct dc_slower *s = dc_kinds_find(&kinds, i % 8 == 0 ? 7 : i % 8 == 1 ? 9 : (uint32_t)(random >> 32) | 1 << 20);
+
+		if (s)
+			dc_slower_add(s, 1000, 0, i * (SECOND / 1000));
+	}
+	assert_true(dc_kinds_find(&kinds, 7)->seen >= 24000);
+	assert_true(dc_kinds_find(&kinds, 9)->seen >= 24000);
+}
+
+static void test_kinds_due(void **state)
+{
+	/* All of few are looked at; of many some hundreds a second, and not always the same of those that take turns. */
+	static struct dc_kinds kinds;
+	unsigned looked = 0, even = 0;
+
+	(void)state;
+	for (unsigned i = 0; i < 5000; i++)
+		looked += dc_kinds_due(&kinds, SECOND + i * (SECOND / 500));
+	assert_int_equal(looked, 5000);
+	looked = 0;
+	for (unsigned i = 0; i < 500000; i++) {
+		const bool due = dc_kinds_due(&kinds, 20 * SECOND + i * (SECOND / 100000));
+
+		looked += due;
+		even += due && i % 2 == 0;
+	}
+	assert_in_range(looked, 8000, 24000);
+	assert_in_range(even, looked / 3, looked * 2 / 3);
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -276,6 +433,8 @@ int main(void)
 		cmocka_unit_test(test_rate),     cmocka_unit_test(test_no_storm), cmocka_unit_test(test_step),
 		cmocka_unit_test(test_constant), cmocka_unit_test(test_far),      cmocka_unit_test(test_start),
 		cmocka_unit_test(test_nonsense), cmocka_unit_test(test_surge),    cmocka_unit_test(test_surge_start),
+		cmocka_unit_test(test_slower),   cmocka_unit_test(test_slower_far), cmocka_unit_test(test_slower_nonsense),
+		cmocka_unit_test(test_kinds),    cmocka_unit_test(test_kinds_flood), cmocka_unit_test(test_kinds_due),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -244,7 +244,7 @@ static void add_async(struct dc_live *l, struct site *s, const struct dc_event *
 	if (!l->async || !dc_async_id(e, &id))
 		return;
 	if (e->kind == DC_KIND_ASYNC_BEGIN)
-		known = dc_async_begin(l->async, s, id, e->units, 0, &span);
+		known = dc_async_begin(l->async, &(struct dc_async_span){.of = s, .id = id, .start_units = e->units}, &span);
 	else
 		known = dc_async_end(l->async, s, id, e->units, e->tid, &span);
 	if (known)

@@ -127,22 +127,22 @@ static void put(struct dc_async *a, const struct dc_async_span *span)
 
 /* ---- spans ---- */
 
-bool dc_async_begin(struct dc_async *a, const void *of, uint64_t id, uint64_t units, uint64_t where, struct dc_async_span *ret_span)
+bool dc_async_begin(struct dc_async *a, const struct dc_async_span *begun, struct dc_async_span *ret_span)
 {
-	const struct dc_async_span span = {.of = of, .id = id, .start_units = units, .where = where};
-	const uint32_t i = find(a, of, id);
+	const uint32_t i = find(a, begun->of, begun->id);
+	const struct dc_async_span *early = &a->slots[i].span;
 
-	if (i != NONE && is_early(a, i) && a->slots[i].span.end_units >= units) {
-		*ret_span = a->slots[i].span;
-		ret_span->start_units = units;
-		ret_span->where = where;
+	if (i != NONE && is_early(a, i) && early->end_units >= begun->start_units) {
+		*ret_span = *begun;
+		ret_span->end_units = early->end_units;
+		ret_span->end_tid = early->end_tid;
 		take_out(a, i);
 		return true;
 	}
 	if (i != NONE)
 		give_up(a, i); /* its id is used again */
-	if (units != EARLY)
-		put(a, &span);
+	if (begun->start_units != EARLY)
+		put(a, begun);
 	return false;
 }
 

@@ -25,6 +25,7 @@ static void lasted(struct dc_subject *s, const struct dc_async_span *a, struct t
 {
 	struct span span = {.thing = t,
 			    .where = a->where,
+			    .kind = a->kind,
 			    .ns = (double)(a->end_units - a->start_units) * s->ns_per_unit,
 			    .weight = weight,
 			    .site = site,
@@ -46,7 +47,13 @@ void dc_asyncs_event(struct dc_subject *s, const struct dc_event *event, double 
 	if (!t || !dc_async_id(event, &id) || !make_table(s))
 		return;
 	if (event->kind == DC_KIND_ASYNC_BEGIN)
-		known = dc_async_begin(s->async, t, id, event->units, dc_where_bits(t, event), &a);
+		known = dc_async_begin(s->async,
+				       &(struct dc_async_span){.of = t,
+							       .id = id,
+							       .start_units = event->units,
+							       .where = dc_where_bits(t, event),
+							       .kind = dc_span_kind(t, event, 1, now_ns)},
+				       &a);
 	else
 		known = dc_async_end(s->async, t, id, event->units, event->tid, &a);
 	if (known)

@@ -13,8 +13,8 @@
  *                              fire(arg, &firing)  ◄───────────┘   at most once per look for a rule and process, and how
  *                                                                  often more it would have been
  *
- * A leaf about something that happens (SPAN_LASTS, SPAN_UNUSUAL, EVENT, LOG, EXIT_*, EXEC) is true at that moment only,
- * `within` keeps it; a leaf about a state keeps its last value. The rule fires when its expression turns from false to
+ * A leaf about something that happens (SPAN_LASTS, SPAN_UNUSUAL, SPAN_SLOWER, EVENT, LOG, EXIT_*, EXEC) is true at that moment
+ * only, `within` keeps it; a leaf about a state keeps its last value. The rule fires when its expression turns from false to
  * true, and for leaves of the first kind each time.
  *
  * Thresholds go the other way: dc_evaluate_threshold() is what the guest shall compare a site's spans with, the least that

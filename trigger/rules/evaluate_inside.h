@@ -21,6 +21,7 @@
 
 #include "trigger/rules/async.h"
 #include "trigger/rules/evaluate.h"
+#include "trigger/rules/slower.h"
 #include "trigger/rules/surge.h"
 #include "trigger/rules/unusual.h"
 #include "trigger/rules/window.h"
@@ -31,6 +32,7 @@
 #define THINGS_ALL_MAX 65536u /* of all: 20 MiB */
 #define HISTOGRAMS_MAX 1024u /* of all: up to 150 KiB each */
 #define LANES_ALL_MAX 65536u /* 45 MiB */
+#define KINDS_ALL_MAX 4096u /* names of which kinds are told apart: 17 MiB */
 #define ASYNC_TABLES_MAX 256u /* of all: 37 MiB */
 #define THING_BUCKETS 64u
 #define STACK_MAX 16u /* open spans of a lane that are remembered with their names */
@@ -86,6 +88,7 @@ struct watch {
 	struct dc_histogram *histogram;
 	struct dc_rate *rate;
 	struct dc_surge *surge;
+	struct dc_kinds *kinds;
 };
 
 /* A name that a process records under; sites of one name are one thing. */
@@ -96,6 +99,7 @@ struct thing {
 	enum thing_class class;
 	uint32_t watch_count;
 	struct watch *watches; /* those of one rule lie side by side */
+	struct dc_kinds *kinds; /* of the first watch that tells them apart: says which spans are looked at for that */
 	uint64_t ended; /* spans: how many, and the longest, as far as the tail saw them */
 	double longest_ns;
 	double last; /* counters */
@@ -106,6 +110,7 @@ struct open_span {
 	uint64_t start_units;
 	uint64_t where; /* bit: the arguments are what the watch of that number of its name asks for */
 	struct thing *thing;
+	uint32_t kind; /* DC_KIND_NONE: it is not looked at */
 	uint16_t site;
 };
 
@@ -207,6 +212,7 @@ struct dc_evaluate {
 	uint32_t lane_count;
 	uint32_t async_tables;
 	uint32_t histogram_count;
+	uint32_t kinds_count;
 	int64_t now_ns; /* last heard */
 	uint64_t look; /* running number */
 	uint64_t random;
@@ -267,6 +273,7 @@ double dc_number_of(const struct dc_event *event, unsigned i); /* NaN: it is non
 struct span {
 	struct thing *thing;
 	uint64_t where;
+	uint32_t kind;
 	double ns;
 	double weight;
 	uint16_t site;
@@ -275,6 +282,8 @@ struct span {
 };
 /* Arguments are known when a span begins; what they decide is kept until it ends. Bit i: of watch i of its name. */
 uint64_t dc_where_bits(const struct thing *t, const struct dc_event *event);
+/* The kind is told by texts from @first on, of spans that are to be looked at. */
+uint32_t dc_span_kind(const struct thing *t, const struct dc_event *event, unsigned first, int64_t now_ns);
 void dc_span_count(const struct span *span);
 /* Return: whether it made any condition true. */
 bool dc_span_tell(const struct span *span, int64_t now_ns);

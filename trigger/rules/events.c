@@ -46,7 +46,12 @@ uint64_t dc_where_bits(const struct thing *t, const struct dc_event *event)
 	return bits;
 }
 
-static void span_began(struct dc_subject *s, struct lane_state *lane, const struct dc_event *event)
+uint32_t dc_span_kind(const struct thing *t, const struct dc_event *event, unsigned first, int64_t now_ns)
+{
+	return t->kinds && dc_kinds_due(t->kinds, now_ns) ? dc_kind_of(event, first) : DC_KIND_NONE;
+}
+
+static void span_began(struct dc_subject *s, struct lane_state *lane, const struct dc_event *event, int64_t now_ns)
 {
 	struct thing *t = dc_thing_of(s, event->site, event->info ? event->info->name : NULL, THING_SPAN);
 	struct open_span *o;
@@ -62,6 +67,7 @@ static void span_began(struct dc_subject *s, struct lane_state *lane, const stru
 		.thing = t,
 		.site = event->site,
 		.where = t && t->watch_count ? dc_where_bits(t, event) : 0,
+		.kind = t ? dc_span_kind(t, event, 0, now_ns) : DC_KIND_NONE,
 	};
 }
 
@@ -101,6 +107,18 @@ static void count(struct watch *w, double weight, int64_t now_ns)
 		dc_rate_add(w->rate, weight, now_ns);
 }
 
+/* Of its kind many are slower: no guest can tell that. */
+static bool watch_slower(struct watch *w, const struct span *span, int64_t now_ns)
+{
+	struct dc_slower *s = span->kind == DC_KIND_NONE ? NULL : dc_kinds_find(w->kinds, span->kind);
+	const double limit = s ? dc_slower_limit(s) : 0;
+
+	if (!s || !dc_slower_add(s, span->ns, node_of(w->of, w->node)->number, now_ns))
+		return false;
+	dc_node_moment(&w->of->nodes[w->node], span->ns, limit, span->thing, span->site, span->tid);
+	return true;
+}
+
 /* What one condition makes of a span that ended. Return: whether it is true at this moment. */
 static bool watch_span(struct watch *w, const struct span *span, int64_t now_ns)
 {
@@ -116,6 +134,8 @@ static bool watch_span(struct watch *w, const struct span *span, int64_t now_ns)
 		threshold = dc_unusual_threshold(w->unusual);
 		now = dc_unusual_add(w->unusual, span->ns, now_ns);
 		break;
+	case DC_RULE_SPAN_SLOWER:
+		return watch_slower(w, span, now_ns);
 	case DC_RULE_SPAN_PERCENTILE:
 		if (!span->told)
 			dc_histogram_add(w->histogram, (uint64_t)span->ns, span->weight, now_ns);
@@ -172,7 +192,10 @@ static void span_ended(struct dc_subject *s, struct lane_state *lane, const stru
 	if (!span.thing)
 		return;
 	span.ns = (double)units * s->ns_per_unit;
-	span.where = o && o->start_units == event->start_units && o->thing == span.thing ? o->where : 0;
+	if (o && o->start_units == event->start_units && o->thing == span.thing) {
+		span.where = o->where;
+		span.kind = o->kind;
+	}
 	dc_span_count(&span);
 	if (span.thing->watch_count == 0)
 		return;
@@ -355,7 +378,7 @@ void dc_evaluate_event(struct dc_evaluate *e, struct dc_subject *s, const struct
 	switch (event->kind) {
 	case DC_KIND_BEGIN:
 	case DC_KIND_OPEN:
-		span_began(s, lane, event);
+		span_began(s, lane, event, now_ns);
 		break;
 	case DC_KIND_END:
 		span_ended(s, lane, event, weight, now_ns);
@@ -413,6 +436,8 @@ static double watch_threshold(const struct watch *w, int64_t now_ns)
 		return dc_unusual_threshold(w->unusual);
 	case DC_RULE_SPAN_PERCENTILE:
 		return percentile_threshold(w, now_ns);
+	case DC_RULE_SPAN_SLOWER:
+		return INFINITY;
 	default:
 		return SAYS_NOTHING;
 	}
@@ -441,7 +466,7 @@ static double rule_threshold(const struct thing *t, uint32_t first, int64_t now_
 			v[i] = isinf(v[n->left]) ? SAYS_NOTHING : v[n->left];
 		else if (first < t->watch_count && t->watches[first].of == r && t->watches[first].node == i)
 			v[i] = watch_threshold(&t->watches[first++], now_ns);
-		else if (n->op == DC_RULE_SPAN_LASTS || n->op == DC_RULE_SPAN_UNUSUAL)
+		else if (n->op == DC_RULE_SPAN_LASTS || n->op == DC_RULE_SPAN_UNUSUAL || n->op == DC_RULE_SPAN_SLOWER)
 			v[i] = INFINITY; /* of other names */
 	}
 	return v[r->count - 1];

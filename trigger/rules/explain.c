@@ -185,6 +185,13 @@ static void say_span(struct sentence *s, const struct dc_rule_node *n)
 		else
 			say(s, " lasts far longer than its like lately do");
 		break;
+	case DC_RULE_SPAN_SLOWER:
+		say(s, " lasts far longer than those of its kind did, as many do");
+		if (n->number > 0) {
+			say(s, ", and %s ", than(n->compare));
+			say_time(s, n->number);
+		}
+		break;
 	case DC_RULE_SPAN_OPEN:
 		say(s, " has not ended after ");
 		say_time(s, n->number);
@@ -387,6 +394,7 @@ static void say_node(struct sentence *s, unsigned i)
 		break;
 	case DC_RULE_SPAN_LASTS:
 	case DC_RULE_SPAN_UNUSUAL:
+	case DC_RULE_SPAN_SLOWER:
 	case DC_RULE_SPAN_PERCENTILE:
 	case DC_RULE_SPAN_OPEN:
 	case DC_RULE_SPAN_OPEN_UNUSUAL:

@@ -148,6 +148,21 @@ static int span_unusual(struct parser *p, struct dc_rule_node *n)
 	return 0;
 }
 
+/* [ ( ">" | ">=" ) TIME ]: what is below that is not slow. */
+static int span_slower(struct parser *p, struct dc_rule_node *n)
+{
+	const struct token at = p->token;
+
+	n->op = DC_RULE_SPAN_SLOWER;
+	n->compare = DC_RULE_GT;
+	if (at.kind != TOKEN_COMPARE)
+		return 0;
+	TRY(compare_time(p, n));
+	if (n->compare != DC_RULE_GT && n->compare != DC_RULE_GE)
+		return dc_rule_wrong(p, &at, "slow is what takes long: expected > or >=");
+	return 0;
+}
+
 /* "p99.9", of which nothing has been taken. Return: 0: it is none. */
 static int percentile_of(const struct parser *p, double *ret_percentile)
 {
@@ -178,7 +193,7 @@ static int span_percentile(struct parser *p, struct dc_rule_node *n)
 
 static int leaf_span(struct parser *p, struct dc_rule_node *n)
 {
-	static const char *const next[] = {"where", "open", "unusual", "rate", "p99", NULL};
+	static const char *const next[] = {"where", "open", "unusual", "slower", "rate", "p99", NULL};
 	int r;
 
 	TRY(dc_rule_quoted(p, "the name of a span in double quotes", n->name, sizeof(n->name)));
@@ -193,11 +208,13 @@ static int leaf_span(struct parser *p, struct dc_rule_node *n)
 		return r < 0 ? r : span_open(p, n);
 	if ((r = dc_rule_take(p, "unusual")) != 0)
 		return r < 0 ? r : span_unusual(p, n);
+	if ((r = dc_rule_take(p, "slower")) != 0)
+		return r < 0 ? r : span_slower(p, n);
 	if ((r = dc_rule_take(p, "rate")) != 0) {
 		n->op = DC_RULE_SPAN_RATE;
 		return r < 0 ? r : unusual_or(p, n, compare_rate);
 	}
-	return dc_rule_expected_word(p, "what about the span: > TIME, p99, open, unusual or rate", next);
+	return dc_rule_expected_word(p, "what about the span: > TIME, p99, open, unusual, slower or rate", next);
 }
 
 static int leaf_event(struct parser *p, struct dc_rule_node *n)

@@ -193,6 +193,7 @@ static unsigned moment_of(enum dc_rule_op op)
 	switch (op) {
 	case DC_RULE_SPAN_LASTS:
 	case DC_RULE_SPAN_UNUSUAL:
+	case DC_RULE_SPAN_SLOWER:
 		return MOMENT_SPAN;
 	case DC_RULE_EVENT:
 		return MOMENT_EVENT;

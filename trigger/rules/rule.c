@@ -42,6 +42,7 @@ enum dc_unit dc_rule_amount_unit(const struct dc_rule_node *leaf)
 	switch (leaf->op) {
 	case DC_RULE_SPAN_LASTS:
 	case DC_RULE_SPAN_UNUSUAL:
+	case DC_RULE_SPAN_SLOWER:
 	case DC_RULE_SPAN_PERCENTILE:
 	case DC_RULE_SPAN_OPEN:
 	case DC_RULE_SPAN_OPEN_UNUSUAL:
@@ -170,6 +171,7 @@ static const struct {
 } defaults[] = {
 	{"default.exit-signal", "exit signal", 3, false},
 	{"default.unusual", "span \"" NOT_IDLE "\" unusual and span \"*\" > 100ms", 2, true},
+	{"default.slower", "span \"" NOT_IDLE "\" slower > 50ms", 2, true},
 	{"default.silent-thread", "thread silent", 2, true},
 	{"default.open-unusual", "span \"" NOT_IDLE "\" open unusual", 2, true},
 	{"default.log-unusual", "log >= warn rate unusual and log >= warn rate > 50/s over 3s", 2, true},

@@ -9,7 +9,7 @@
  *     timed      = primary [ "for" TIME | "within" TIME ]
  *     primary    = "(" or ")" | leaf
  *     leaf       = "span" NAME [ where ] ( compare TIME | "open" compare TIME | "open" "unusual" | "unusual" [ "1" "in" NUMBER ]
- *                                        | PERCENTILE compare TIME "over" TIME | rate )
+ *                                        | "slower" [ compare TIME ] | PERCENTILE compare TIME "over" TIME | rate )
  *                | "event" NAME [ where ] [ rate ]
  *                | "log" [ compare LEVEL ] [ rate ]
  *                | "counter" NAME ( compare NUMBER | "unusual" )
@@ -51,6 +51,7 @@ enum dc_rule_op {
 	/* leaves: what the program recorded */
 	DC_RULE_SPAN_LASTS, /* one that ends now and lasted @compare @number ns */
 	DC_RULE_SPAN_UNUSUAL, /* one that ends now, beyond what all but one in @number last; 0: the default */
+	DC_RULE_SPAN_SLOWER, /* one that ends now, as many of its kind far slower than they were, and than @number ns */
 	DC_RULE_SPAN_PERCENTILE, /* @percentile of the last @over_ns, @compare @number ns */
 	DC_RULE_SPAN_OPEN, /* one not ended for @compare @number ns */
 	DC_RULE_SPAN_OPEN_UNUSUAL, /* one not ended for far longer than its like ever took */
@@ -179,8 +180,8 @@ struct dc_rules {
 void dc_rule_defaults(struct dc_rule *rule);
 
 /*
- * dc_rules_default() - those that ship enabled and need no numbers: death by a signal, unusual spans, a thread that fell
- * silent, a span open far longer than its like, storms of warnings, queues that grow, descriptors, threads or memory
+ * dc_rules_default() - those that ship enabled and need no numbers: death by a signal, unusual spans, spans of a kind that
+ * became slower, a thread that fell silent, a span open far longer than its like, storms of warnings, queues that grow, descriptors, threads or memory
  * close to what the process may have, a process that was stopped
  * Return: 0, -ENOMEM.
  */

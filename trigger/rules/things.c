@@ -14,6 +14,7 @@ static bool wants_class(enum dc_rule_op op, enum thing_class class)
 	switch (op) {
 	case DC_RULE_SPAN_LASTS:
 	case DC_RULE_SPAN_UNUSUAL:
+	case DC_RULE_SPAN_SLOWER:
 	case DC_RULE_SPAN_PERCENTILE:
 	case DC_RULE_SPAN_OPEN:
 	case DC_RULE_SPAN_OPEN_UNUSUAL:
@@ -45,6 +46,8 @@ static void watch_fini(struct dc_evaluate *e, struct watch *w)
 	free(w->rate);
 	free(w->surge);
 	free(w->unusual);
+	e->kinds_count -= w->kinds != NULL;
+	free(w->kinds);
 }
 
 struct dc_surge *dc_surge_new(const struct dc_rule_node *n, int64_t now_ns)
@@ -72,6 +75,11 @@ static bool watch_init(struct watch *w, struct rule_state *of, unsigned node)
 		if (w->unusual)
 			dc_unusual_init(w->unusual, n->number);
 		return w->unusual;
+	case DC_RULE_SPAN_SLOWER:
+		if (e->kinds_count < KINDS_ALL_MAX)
+			w->kinds = calloc(1, sizeof(*w->kinds));
+		e->kinds_count += w->kinds != NULL;
+		return w->kinds;
 	case DC_RULE_SPAN_PERCENTILE:
 		if (e->histogram_count < HISTOGRAMS_MAX)
 			w->histogram = dc_histogram_new(n->over_ns);
@@ -115,11 +123,19 @@ static bool is_watched_by(const struct thing *t, const struct rule_state *r)
 	return false;
 }
 
+static void note_kinds(struct thing *t)
+{
+	t->kinds = NULL;
+	for (uint32_t i = 0; i < t->watch_count && !t->kinds; i++)
+		t->kinds = t->watches[i].kinds;
+}
+
 static void watch_all(struct dc_subject *s, struct thing *t)
 {
 	for (uint32_t i = 0; i < s->evaluate->rules.count; i++)
 		if (s->rules[i] && !is_watched_by(t, s->rules[i]))
 			watch_rule(t, s->rules[i]);
+	note_kinds(t);
 }
 
 /* ---- names ---- */
@@ -228,6 +244,7 @@ void dc_things_drop(struct dc_subject *s, const struct rule_state *gone)
 					t->watches[kept++] = t->watches[i];
 			}
 			t->watch_count = kept;
+			note_kinds(t);
 		}
 	}
 }
