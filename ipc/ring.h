@@ -72,7 +72,9 @@
 #define DC_CRASH_BYTES_MAX (1u << 20)
 #define DC_SAMPLES_BYTES_MAX (8u << 20)
 
+#define DC_RING_BYTES_MIN (UINT64_C(512) << 10) /* no ring is made with a smaller cap */
 #define DC_RING_BYTES_MAX (UINT64_C(4) << 30) /* no cap is larger, whatever is asked for */
+#define DC_RING_FREE_PARTS 4u /* nor larger than this part of what its file system has free */
 #define DC_CHUNK_BYTES_MIN 4096u
 #define DC_CHUNK_BYTES_MAX 32768u
 #define DC_CHUNK_SLACK 128u /* no event starts in the last 128 bytes, so word stores never leave the chunk */

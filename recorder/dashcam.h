@@ -83,7 +83,7 @@ typedef struct {
 
 struct dc_opts {
 	size_t size; /* sizeof(struct dc_opts), set by DC_OPTS_INIT */
-	uint64_t memory_bytes; /* cap of the ring; 0: DASHCAM_MEMORY, else 64 MiB. The host may lower it: tmpfs, cgroup */
+	uint64_t memory_bytes; /* cap of the ring, >= 512 KiB; 0: DASHCAM_MEMORY, else 64 MiB. The host may lower it: tmpfs, cgroup */
 	uint64_t window_ns; /* how far back to keep; 0: DASHCAM_WINDOW, else 30 s */
 	const char *name; /* of the process in captures; NULL: DASHCAM_NAME, else the kernel's */
 	const char *dir; /* where the ring is made; NULL: DASHCAM_DIR, else /run/dashcam, else /dev/shm/dashcam-<uid> */

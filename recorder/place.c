@@ -16,7 +16,6 @@
 #include "recorder/recorder.h"
 #include "recorder/text.h"
 
-#define CAP_MIN (UINT64_C(512) << 10)
 #define CAP_LOCKED (UINT64_C(4) << 20) /* under MCL_FUTURE every mapped page is resident at once */
 
 static bool dir_exists(const char *path)
@@ -110,7 +109,7 @@ int dc_place_cap(const struct dc_place *p, uint64_t memory_bytes, uint64_t *ret_
 	bool locked = dc_pages_locked();
 	uint64_t cap = least(memory_bytes, DC_RING_BYTES_MAX);
 	if (dc_sys(SYS_fstatfs, p->fd, &fs) == 0)
-		cap = least(cap, (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize / 4);
+		cap = least(cap, (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize / DC_RING_FREE_PARTS);
 	uint64_t cgroup = cgroup_memory();
 	if (cgroup != UINT64_MAX)
 		cap = least(cap, cgroup / 16);
@@ -122,5 +121,5 @@ int dc_place_cap(const struct dc_place *p, uint64_t memory_bytes, uint64_t *ret_
 	    limit.rlim_cur != RLIM_INFINITY)
 		cap = least(cap, limit.rlim_cur / 8);
 	*ret_cap = cap;
-	return cap < CAP_MIN ? -ENOSPC : 0;
+	return cap < DC_RING_BYTES_MIN ? -ENOSPC : 0;
 }

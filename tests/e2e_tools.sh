@@ -41,7 +41,11 @@ expect 64 "expected a command" run
 wait $! 2>/dev/null
 holds "$dir/err" "the incident is lost"
 lacks "$dir/err" "rings stay" # there is none
-expect 64 "--memory: '1B' is too small, expected at least 64KiB" run --memory 1B -- true
+expect 64 "--memory: '1B' is too small, expected at least 512KiB" run --memory 1B -- true
+"$bin" run --out "$dir/small" --memory 512KiB --on-exit -- "$app" >"$dir/out" 2>"$dir/err" || wrong "run --memory 512KiB"
+lacks "$dir/err" "has no recorder inside" # the least that is taken is enough
+DASHCAM=0 "$bin" run --out "$dir/small" -- "$app" >"$dir/out" 2>"$dir/err" || wrong "DASHCAM=0 run"
+holds "$dir/err" "'$app' recorded nothing \(DASHCAM=0\)"
 [[ -z $(ls "$rings") ]] || wrong "run leaves nothing behind: $(ls "$rings")"
 
 # --- watch: configuration, one per directory, triggers ---
@@ -352,6 +356,13 @@ if [[ $EUID == 0 ]] && chmod 0711 "$dir" && command -v setpriv >/dev/null; then
 	setpriv --reuid 65534 --regid 65534 --clear-groups env DASHCAM_DIR="$rings/theirs" "$dir/dashcam" run --out "$dir/theirs" -- true >"$dir/out" 2>"$dir/err"
 	[[ $? == 1 && $(wc -l <"$dir/err") == 1 ]] && grep -q "'$dir/theirs': cannot write to it: Permission denied" "$dir/err" ||
 		wrong "a place that cannot take captures is told at once: $(cat "$dir/err")"
+
+	if unshare -m true 2>/dev/null; then
+		mkdir "$dir/tiny"
+		unshare -m sh -c 'mount -t tmpfs -o size=1m none "$0" && DASHCAM_DIR=$0 exec "$@"' "$dir/tiny" \
+			"$bin" run --sample off -- "$app" >"$dir/out" 2>"$dir/err"
+		holds "$dir/err" "recorded nothing \('$dir/tiny' has no room for a ring, see 'dashcam doctor'\), nor was it sampled"
+	fi
 
 	# A watcher of root in a directory of all: users see their own, and pass to it.
 	mkdir -m 1777 "$rings/all" && chmod 1777 "$rings/all" && chmod 0711 "$rings"

@@ -112,13 +112,17 @@ static void check_ring_space(struct checks *c, const char *dir, const struct sta
 			   "the kernel writes the rings to disk all the time",
 			   "put the ring directory on a tmpfs: DASHCAM_DIR=/dev/shm/...",
 			   "'%s' is not on a tmpfs", dir);
+	else if (free_bytes(s) / DC_RING_FREE_PARTS < DC_RING_BYTES_MIN)
+		checks_add(c, "ring memory", CHECK_FAILED, "programs get no ring and record nothing", fix,
+			   "%s of %s free in the tmpfs of '%s': a ring takes a quarter of it, and %s at least",
+			   text_bytes(free_bytes(s)).s, text_bytes(size).s, dir, text_bytes(DC_RING_BYTES_MIN).s);
 	else if (free_bytes(s) < USUAL_CAP)
 		checks_add(c, "ring memory", CHECK_DEGRADED, means, fix, "%s of %s free in the tmpfs of '%s'",
 			   text_bytes(free_bytes(s)).s, text_bytes(size).s, dir);
-	else if (free_bytes(s) / 4 < USUAL_CAP)
+	else if (free_bytes(s) / DC_RING_FREE_PARTS < USUAL_CAP)
 		checks_add(c, "ring memory", CHECK_DEGRADED, means, fix,
 			   "%s of %s free: a cap of %s instead of %s", text_bytes(free_bytes(s)).s,
-			   text_bytes(size).s, text_bytes(free_bytes(s) / 4).s, text_bytes(USUAL_CAP).s);
+			   text_bytes(size).s, text_bytes(free_bytes(s) / DC_RING_FREE_PARTS).s, text_bytes(USUAL_CAP).s);
 	else
 		checks_add(c, "ring memory", CHECK_OK, NULL, NULL, "%s of %s free in the tmpfs of '%s'",
 			   text_bytes(free_bytes(s)).s, text_bytes(size).s, dir);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -328,19 +329,38 @@ static void say_how_to_save(struct run *r)
 	say(r, line);
 }
 
-static void say_no_recorder(struct run *r)
+/* Whether the recorder is inside cannot be seen from here. Return: what keeps any program from recording; NULL: nothing does. */
+static const char *what_prevents_rings(const struct run *r, char text[static 160])
+{
+	const char *off = getenv("DASHCAM");
+	struct statfs fs;
+
+	if (off && strcmp(off, "0") == 0)
+		return "DASHCAM=0";
+	if (statfs(r->dir, &fs) < 0 ||
+	    (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize / DC_RING_FREE_PARTS >= DC_RING_BYTES_MIN)
+		return NULL;
+	snprintf(text, 160, "'%.80s' has no room for a ring, see 'dashcam doctor'", r->config->watcher.dir);
+	return text;
+}
+
+static void say_no_ring(struct run *r)
 {
 	struct dc_sample_mode mode;
-	char line[320];
+	char line[480], text[160];
+	const char *why = what_prevents_rings(r, text);
+	const int n = why ? snprintf(line, sizeof(line), "'%.100s' recorded nothing (%s)", r->config->argv[0], why)
+			  : snprintf(line, sizeof(line), "'%.100s' has no recorder inside", r->config->argv[0]);
+	char *rest = line + n;
+	const size_t room = sizeof(line) - (size_t)n;
 
 	dc_watcher_sampled(r->watcher, (uint32_t)r->child, &mode);
 	if (mode.scope != DC_SAMPLE_SCOPE_NONE)
-		snprintf(line, sizeof(line), "'%.100s' has no recorder inside: it was only sampled, %u stacks a second",
-			 r->config->argv[0], mode.hz);
+		snprintf(rest, room, ": it was only sampled, %u stacks a second", mode.hz);
+	else if (why)
+		snprintf(rest, room, ", nor was it sampled: %.160s", mode.why);
 	else
-		snprintf(line, sizeof(line),
-			 "'%.100s' has no recorder inside, nothing was recorded: link it with -ldashcam (not sampled: %s)",
-			 r->config->argv[0], mode.why);
+		snprintf(rest, room, ", nothing was recorded: link it with -ldashcam (not sampled: %.160s)", mode.why);
 	say(r, line);
 }
 
@@ -361,7 +381,7 @@ static int watch(struct run *r)
 			continue;
 	save_exit(r);
 	if (!r->found)
-		say_no_recorder(r);
+		say_no_ring(r);
 	return 0;
 }
 
