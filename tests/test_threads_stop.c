@@ -121,12 +121,21 @@ static void read_samples(void)
 	}
 }
 
+static bool in_two_steps; /* how take() does it */
+
 static struct dc_threads_totals take(pid_t pid)
 {
+	CLEANUP(dc_threads) struct dc_threads *threads = NULL;
 	struct dc_threads_totals totals = {.threads = 77};
+	const uint64_t start = start_time_of(pid);
 
 	memory_writer_reset(&writer);
-	assert_int_equal(dc_threads_write((uint32_t)pid, start_time_of(pid), 5, BUDGET_NS, &writer, &totals), 0);
+	if (in_two_steps) {
+		assert_int_equal(dc_threads_take((uint32_t)pid, start, BUDGET_NS, &threads, &totals), 0);
+		assert_int_equal(dc_threads_put(threads, 5, &writer), 0);
+	} else {
+		assert_int_equal(dc_threads_write((uint32_t)pid, start, 5, BUDGET_NS, &writer, &totals), 0);
+	}
 	read_samples();
 	assert_int_equal(found_count, totals.threads);
 	return totals;
@@ -958,6 +967,64 @@ static void test_many(void **state)
 	child_kill(pid);
 }
 
+/* Taken first and written later, all is as if it had been written at once. */
+static void test_in_two_steps(void **state)
+{
+	in_two_steps = true;
+	test_deadlocked(state);
+	test_many(state);
+	test_cut(state);
+	in_two_steps = false;
+}
+
+#define DEEP 600u
+
+static void *stand_deep(void *arg)
+{
+	volatile uint8_t deep[DC_THREADS_STACK_BYTES];
+
+	for (size_t i = 0; i < sizeof(deep); i += 4096)
+		deep[i] = 1;
+	return sleep_on(arg);
+}
+
+static void work_many_deep(void)
+{
+	pthread_attr_t size;
+	pthread_t thread;
+
+	pthread_attr_init(&size);
+	pthread_attr_setstacksize(&size, 2 * DC_THREADS_STACK_BYTES);
+	for (uintptr_t i = 1; i < DEEP; i++)
+		pthread_create(&thread, &size, stand_deep, (void *)i);
+	sleep_on((void *)0);
+}
+
+/* More than is kept in memory: the rest is there, with what it does, and not stopped. */
+static void test_out_of_room(void **state)
+{
+	pid_t pid = child_start(work_many_deep);
+	struct dc_threads_totals t;
+	uint32_t stopped = 0;
+	char why[96];
+
+	(void)state;
+	wait_ready(DEEP);
+	in_two_steps = true;
+	t = take(pid);
+	in_two_steps = false;
+	assert_int_equal(t.threads, DEEP);
+	for (uint32_t i = 0; i < found_count; i++) {
+		stopped += found[i].state.taken;
+		assert_int_equal(found[i].state.syscall, SYS_pause);
+	}
+	assert_int_equal(stopped, t.taken);
+	assert_in_range(t.taken, 400, DEEP - 1);
+	snprintf(why, sizeof(why), "out of room after %u threads", t.taken);
+	assert_string_equal(t.why, why);
+	child_kill(pid);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -967,7 +1034,7 @@ int main(void)
 		cmocka_unit_test(test_waits_go_on),   cmocka_unit_test(test_signals_pass),
 		cmocka_unit_test(test_handlers_interrupt), cmocka_unit_test(test_cut),
 		cmocka_unit_test(test_ends_with_the_stack), cmocka_unit_test(test_first_has_ended),
-		cmocka_unit_test(test_many),
+		cmocka_unit_test(test_many), cmocka_unit_test(test_in_two_steps), cmocka_unit_test(test_out_of_room),
 	};
 
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

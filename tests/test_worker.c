@@ -12,12 +12,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "persist/capture.h"
+#include "persist/stacks/stacks.h"
 #include "ringfile.h"
+#include "trigger/proc.h"
 #include "trigger/worker.h"
 
 #define SECOND INT64_C(1000000000)
@@ -127,6 +131,59 @@ static void test_place_that_is_gone_is_waited_for(void **state)
 	assert_int_equal(r.job, job);
 	assert_int_equal(r.totals.events, 1000);
 	assert_int_equal(dc_worker_jobs(worker, &pending), 0);
+}
+
+/* Of the incident's first process. */
+static int count_threads(void *arg, const struct dc_sample_view *v)
+{
+	*(unsigned *)arg += v->thread && v->thread->taken;
+	return 0;
+}
+
+static void test_who_dies_does_not_wait_for_a_file(void **state)
+{
+	/* Threads of a process that dies are taken before there is a file to put them into, and are in it though it is gone by then. */
+	struct dc_capture *c = NULL;
+	struct dc_stacks *stacks = NULL;
+	const int fd = open(out, O_CREAT | O_WRONLY, 0600); /* a file where the directory should be */
+	struct dc_save *save = make_save(0);
+	struct dc_process *p = &save->members[0].process;
+	struct dc_worker_report r;
+	struct dc_proc_stat st;
+	char path[1024], why[160];
+	unsigned threads = 0;
+	pid_t child = fork();
+	uint64_t job;
+
+	(void)state;
+	close(fd);
+	if (child == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		for (;;)
+			pause();
+	}
+	assert_int_equal(dc_proc_stat((uint32_t)child, &st), 0);
+	save->incident.reason = DC_REASON_DEATH;
+	save->threads_ns = SECOND;
+	p->pid = (uint32_t)child;
+	p->start_time = st.start_time;
+	p->alive = p->verified = true;
+	assert_int_equal(dc_worker_submit(worker, save, 0, &job), 0);
+	r = next_report();
+	assert_int_equal(r.outcome, DC_WORKER_RETRY);
+	kill(child, SIGKILL);
+	assert_int_equal(waitpid(child, NULL, 0), child);
+	unlink(out);
+	r = next_report();
+	assert_int_equal(r.outcome, DC_WORKER_SAVED);
+	snprintf(path, sizeof(path), "%s/%s", r.dir, r.name);
+	assert_int_equal(dc_capture_open(path, &c, why), 0);
+	assert_int_equal(dc_capture_process(c, 0)->threads_taken, 1);
+	assert_int_equal(dc_stacks_open(c, 0, &stacks), 0);
+	assert_int_equal(dc_stacks_each(stacks, &(struct dc_cut){.everything = true}, count_threads, &threads), 0);
+	assert_int_equal(threads, 1);
+	dc_stacks_close(stacks);
+	dc_capture_close(c);
 }
 
 static void test_full_disk(void **state)
@@ -244,6 +301,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_saves, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_place_that_is_gone_is_waited_for, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_who_dies_does_not_wait_for_a_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_full_disk, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_queue_is_bounded, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_finish_waits_for_no_window, setup, teardown),

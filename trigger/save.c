@@ -12,7 +12,6 @@
 #include "ipc/now.h"
 #include "trigger/crash.h"
 #include "trigger/guest_samples.h"
-#include "trigger/threads.h"
 
 #define QUEUE 8u /* 1 MiB buffers in flight */
 #define NAME_TRIES 10u
@@ -40,7 +39,7 @@ void dc_save_abort(struct dc_save *s)
 	for (uint32_t i = 0; i < s->count; i++) {
 		dc_snapshot_free(TAKE(s->members[i].snapshot));
 		s->members[i].maps_mark = (struct dc_maps_mark){0};
-		s->members[i].threads_asked = false;
+		s->members[i].threads_asked = s->members[i].threads != NULL;
 	}
 	if (s->dir_fd >= 0)
 		close(TAKE_FD(s->dir_fd));
@@ -51,8 +50,10 @@ void dc_save_free(struct dc_save *s)
 	if (!s)
 		return;
 	dc_save_abort(s);
-	for (uint32_t i = 0; i < s->count; i++)
+	for (uint32_t i = 0; i < s->count; i++) {
+		dc_threads_free(s->members[i].threads);
 		dc_ring_unref(s->members[i].ring);
+	}
 	free(s->members);
 	free(s);
 }
@@ -180,6 +181,15 @@ static bool threads_wanted(const struct dc_save *s, const struct dc_member *m)
 	return true;
 }
 
+static void note_threads(struct dc_save *s, struct dc_process *p, const struct dc_threads_totals *t, int error)
+{
+	s->threads_ns -= (int64_t)t->took_ns;
+	p->threads_taken = t->taken;
+	p->threads_refused = t->refused;
+	p->stopped_median_ns = t->stopped_median_ns;
+	snprintf(p->threads_why, sizeof(p->threads_why), "%s", error < 0 ? strerror(-error) : t->why);
+}
+
 /* That a process is gone by now, or lets nobody stop it, is no error of the capture's. Return: 0, the writer's error. */
 static int write_threads(struct dc_save *s, uint32_t index)
 {
@@ -191,11 +201,7 @@ static int write_threads(struct dc_save *s, uint32_t index)
 		return 0;
 	m->threads_asked = true;
 	r = dc_threads_write(m->process.pid, m->process.start_time, index, s->threads_ns, s->writer, &t);
-	s->threads_ns -= (int64_t)t.took_ns;
-	m->process.threads_taken = t.taken;
-	m->process.threads_refused = t.refused;
-	m->process.stopped_median_ns = t.stopped_median_ns;
-	snprintf(m->process.threads_why, sizeof(m->process.threads_why), "%s", r < 0 ? strerror(-r) : t.why);
+	note_threads(s, &m->process, &t, r);
 	return dc_writer_error(s->writer);
 }
 
@@ -241,20 +247,37 @@ static int copy_member(struct dc_save *s, uint32_t index)
 	return r == -ENOMEM ? r : 0;
 }
 
-/* A process that is about to die stands until we have its threads, though not for long. */
-static int take_dying(struct dc_save *s)
+/* A process that is about to die stands until we have its threads, though not for long: not until there is a file for them. */
+static void take_dying(struct dc_save *s)
 {
-	int r = 0;
-
 	if (s->incident.reason == DC_REASON_DEATH && s->threads_ns > CRASH_WAITS_NS)
 		s->threads_ns = CRASH_WAITS_NS;
-	for (uint32_t i = 0; r == 0 && i < s->count && s->incident.reason == DC_REASON_DEATH; i++) {
-		r = dc_writer_process(s->writer, i, &s->members[i].process);
-		if (r == 0)
-			r = write_threads(s, i);
+	for (uint32_t i = 0; i < s->count && s->incident.reason == DC_REASON_DEATH; i++) {
+		struct dc_member *m = &s->members[i];
+		struct dc_threads_totals t = {0};
+		int r;
+
+		if (m->threads || !threads_wanted(s, m))
+			continue;
+		m->threads_asked = true;
+		r = dc_threads_take(m->process.pid, m->process.start_time, s->threads_ns, &m->threads, &t);
+		note_threads(s, &m->process, &t, r);
 	}
 	for (uint32_t i = 0; i < s->count; i++)
 		dc_crash_ack(s->members[i].ring); /* what we wanted of the living we have; rings stay */
+}
+
+static int write_taken(struct dc_save *s)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; r == 0 && i < s->count; i++) {
+		if (!s->members[i].threads)
+			continue;
+		r = dc_writer_process(s->writer, i, &s->members[i].process);
+		if (r == 0)
+			r = dc_threads_put(s->members[i].threads, i, s->writer);
+	}
 	return r;
 }
 
@@ -264,7 +287,7 @@ static int copy_all(struct dc_save *s)
 	int r = dc_writer_incident(s->writer, &s->incident);
 
 	if (r == 0)
-		r = take_dying(s);
+		r = write_taken(s);
 	for (uint32_t i = 0; r >= 0 && i < s->count; i++) {
 		r = copy_member(s, i);
 		copied += r == 1;
@@ -276,8 +299,10 @@ static int copy_all(struct dc_save *s)
 
 int dc_save_first(struct dc_save *s)
 {
-	int r = open_dir(s);
+	int r;
 
+	take_dying(s);
+	r = open_dir(s);
 	s->began_ns = dc_now_ns();
 	if (s->capture_id[0] == 0 && getrandom(s->capture_id, sizeof(s->capture_id), 0) < 0)
 		return -errno;

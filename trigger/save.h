@@ -5,7 +5,7 @@
  *
  *     dc_save_new(incident, output, &s)
  *     dc_save_add(s, ring)  ...     facts of the process are taken now: it may be gone later
- *     dc_save_first(s)              names the file, opens it, INCIDENT, copies every ring
+ *     dc_save_first(s)              takes what dies, names the file, opens it, INCIDENT, copies every ring
  *     dc_save_last(s)               second pass (`after`), LOSS, INCIDENT and PROCESS as known by now, durable
  *
  * dc_save_abort() drops the file and keeps the rest: dc_save_first() may be called again (the disk was full).
@@ -22,6 +22,7 @@
 #include "trigger/incident.h"
 #include "trigger/sampler.h"
 #include "trigger/snapshot.h"
+#include "trigger/threads.h"
 
 #define DC_SAVE_PATH_BYTES 512u
 #define DC_SAVE_NAME_BYTES 128u
@@ -41,6 +42,7 @@ struct dc_member {
 	struct dc_snapshot *snapshot;
 	struct dc_maps_mark maps_mark; /* what of its address space is in the file */
 	bool threads_asked; /* their stacks: taken, or not to be had */
+	struct dc_threads *threads; /* taken while it stood, before there was a file; NULL: none */
 	bool unreadable; /* its ring gave nothing at all: cut to nothing by its owner */
 };
 

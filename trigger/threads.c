@@ -34,6 +34,7 @@
 #define NAP_NS 20000
 #define LATE_MAX 64u
 #define SPANS_MAX (2 * DC_THREADS_MAX)
+#define KEPT_MAX (DC_THREADS_KEPT_BYTES / DC_WRITER_PAYLOAD_MAX)
 
 /* A thread on its way into a sample. */
 struct thread {
@@ -58,13 +59,21 @@ struct span {
 	uint64_t end;
 };
 
+/* Payloads of SAMPLES blocks. */
+struct dc_threads {
+	uint32_t count;
+	uint8_t *blocks[KEPT_MAX];
+	size_t bytes[KEPT_MAX];
+};
+
 struct taking {
 	uint32_t pid;
 	uint64_t start_time;
 	uint32_t process;
 	int64_t began_ns;
 	int64_t budget_ns;
-	struct dc_writer *writer;
+	struct dc_writer *writer;   /* NULL: */
+	struct dc_threads *threads; /* kept in memory */
 	int task_fd; /* /proc/PID/task: stays that of the process, whoever has its pid by then */
 	bool other_namespace;
 	uint32_t span_count;
@@ -189,10 +198,30 @@ static int look_at(const struct taking *t, struct thread *th)
 
 static void flush(struct taking *t)
 {
-	if (t->block && t->result == 0)
+	if (t->block && t->writer && t->result == 0)
 		t->result = dc_writer_commit(t->writer, DC_BLOCK_SAMPLES, t->process, t->block_bytes);
+	else if (t->block && t->threads)
+		t->threads->bytes[t->threads->count++] = t->block_bytes;
 	t->block = NULL;
 	t->block_bytes = 0;
+}
+
+static uint8_t *new_block(struct taking *t)
+{
+	uint8_t *block;
+
+	if (!t->writer)
+		return t->threads->count < KEPT_MAX ? t->threads->blocks[t->threads->count] = malloc(DC_WRITER_PAYLOAD_MAX) : NULL;
+	block = dc_writer_reserve(t->writer);
+	if (!block)
+		t->result = dc_writer_error(t->writer) < 0 ? dc_writer_error(t->writer) : -ENOMEM;
+	return block;
+}
+
+/* The last block is for those of which nothing is copied any more. */
+static bool room_left(const struct taking *t)
+{
+	return t->writer || t->threads->count + 1 < KEPT_MAX;
 }
 
 /* Room for @bytes in the block being filled. */
@@ -202,12 +231,9 @@ static uint8_t *room_for(struct taking *t, size_t bytes)
 
 	if (t->block_bytes + bytes > DC_WRITER_PAYLOAD_MAX)
 		flush(t);
-	if (!t->block && t->result == 0) {
-		t->block = dc_writer_reserve(t->writer);
-		if (!t->block)
-			t->result = dc_writer_error(t->writer) < 0 ? dc_writer_error(t->writer) : -ENOMEM;
-	}
-	if (t->result < 0)
+	if (!t->block && t->result == 0)
+		t->block = new_block(t);
+	if (!t->block)
 		return NULL;
 	at = t->block + t->block_bytes;
 	t->block_bytes += bytes;
@@ -525,7 +551,9 @@ static void take_one(struct taking *t, uint32_t tid)
 	if (dc_now_ns() - t->began_ns < 2 * t->budget_ns && look_at(t, &th) < 0)
 		return; /* it ended */
 	t->totals.threads++;
-	if (!time_left(t))
+	if (!room_left(t))
+		say_why(t, "out of room after %u threads", t->totals.threads - 1);
+	else if (!time_left(t))
 		say_why(t, "out of time after %u threads", t->totals.threads - 1);
 	else if (can_stop(&th) && t->late_count < LATE_MAX && stop_and_copy(t, &th))
 		return;
@@ -680,25 +708,55 @@ static int run_in_thread(struct taking *t)
 	return r < 0 ? r : t->result;
 }
 
+static int take(struct taking *t, struct dc_threads_totals *ret_totals)
+{
+	int r = 0;
+
+	t->began_ns = dc_now_ns();
+	t->task_fd = -1;
+	if (t->pid == (uint32_t)getpid())
+		say_why(t, "it is the watcher itself");
+	else
+		r = run_in_thread(t);
+	if (r == 0)
+		*ret_totals = t->totals;
+	return r;
+}
+
 int dc_threads_write(uint32_t pid, uint64_t start_time, uint32_t process, int64_t budget_ns, struct dc_writer *w,
 		     struct dc_threads_totals *ret_totals)
 {
-	struct taking t = {
-		.pid = pid,
-		.start_time = start_time,
-		.process = process,
-		.budget_ns = budget_ns,
-		.began_ns = dc_now_ns(),
-		.writer = w,
-		.task_fd = -1,
-	};
+	struct taking t = {.pid = pid, .start_time = start_time, .process = process, .budget_ns = budget_ns, .writer = w};
+
+	return take(&t, ret_totals);
+}
+
+int dc_threads_take(uint32_t pid, uint64_t start_time, int64_t budget_ns, struct dc_threads **ret_threads,
+		    struct dc_threads_totals *ret_totals)
+{
+	CLEANUP(dc_threads) struct dc_threads *threads = calloc(1, sizeof(*threads));
+	struct taking t = {.pid = pid, .start_time = start_time, .budget_ns = budget_ns, .threads = threads};
+	int r = threads ? take(&t, ret_totals) : -ENOMEM;
+
+	if (r == 0)
+		*ret_threads = TAKE(threads);
+	return r;
+}
+
+int dc_threads_put(const struct dc_threads *threads, uint32_t process, struct dc_writer *w)
+{
 	int r = 0;
 
-	if (pid == (uint32_t)getpid())
-		say_why(&t, "it is the watcher itself");
-	else
-		r = run_in_thread(&t);
-	if (r == 0)
-		*ret_totals = t.totals;
+	for (uint32_t i = 0; i < threads->count && r == 0; i++)
+		r = dc_writer_block(w, DC_BLOCK_SAMPLES, process, threads->blocks[i], threads->bytes[i]);
 	return r;
+}
+
+void dc_threads_free(struct dc_threads *threads)
+{
+	if (!threads)
+		return;
+	for (uint32_t i = 0; i < KEPT_MAX; i++)
+		free(threads->blocks[i]);
+	free(threads);
 }

@@ -21,6 +21,7 @@
 
 #include <stdint.h>
 
+#include "ipc/cleanup.h"
 #include "persist/writer.h"
 
 #define DC_THREADS_STACK_BYTES (64u << 10)
@@ -47,3 +48,19 @@ uint32_t dc_threads_count(uint32_t pid);
  */
 int dc_threads_write(uint32_t pid, uint64_t start_time, uint32_t process, int64_t budget_ns, struct dc_writer *w,
 		     struct dc_threads_totals *ret_totals);
+
+/*
+ * The same in two steps, for who has no file yet and somebody who waits: of a process that dies.
+ *
+ * dc_threads_take() - into memory, at most DC_THREADS_KEPT_BYTES; what has no room there is noted as if it was out of time
+ * dc_threads_put() - what was taken, as often as it takes to have it in a file. Return: 0, the writer's error.
+ */
+struct dc_threads;
+
+#define DC_THREADS_KEPT_BYTES (32u << 20)
+
+int dc_threads_take(uint32_t pid, uint64_t start_time, int64_t budget_ns, struct dc_threads **ret_threads,
+		    struct dc_threads_totals *ret_totals);
+int dc_threads_put(const struct dc_threads *threads, uint32_t process, struct dc_writer *w);
+void dc_threads_free(struct dc_threads *threads);
+DC_DEFINE_CLEANUP(dc_threads, struct dc_threads *, dc_threads_free)
