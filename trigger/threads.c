@@ -180,6 +180,11 @@ static uint32_t read_status(const struct taking *t, uint32_t tid, const char *ke
 	return (uint32_t)strtoul(end ? end + 1 : line, NULL, 10);
 }
 
+static bool can_stop(const struct thread *th)
+{
+	return th->state.state != 'Z' && th->state.state != 'X';
+}
+
 static int look_at(const struct taking *t, struct thread *th)
 {
 	struct dc_thread_state *s = &th->state;
@@ -374,13 +379,18 @@ static int wait_stopped(uint32_t tid, machine_regs *ret_regs)
 	return r;
 }
 
-/* Its status is for its parent to take. A stop, which of those we trace is told unasked, is none. */
-static bool has_ended(uint32_t tid)
+/*
+ * Its status is for its parent to take. A stop, which of those we trace is told unasked, is none. And nothing is told of a first
+ * thread whose others are not all gone, of which we may hold some.
+ */
+static bool has_ended(const struct taking *t, uint32_t tid)
 {
+	struct thread now = {.tid = tid};
 	siginfo_t end = {0};
 
-	return waitid(P_PID, tid, &end, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 && end.si_pid &&
-	       (end.si_code == CLD_EXITED || end.si_code == CLD_KILLED || end.si_code == CLD_DUMPED);
+	if (waitid(P_PID, tid, &end, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 && end.si_pid)
+		return end.si_code == CLD_EXITED || end.si_code == CLD_KILLED || end.si_code == CLD_DUMPED;
+	return read_stat(t, &now) < 0 || !can_stop(&now);
 }
 
 /* The signal it was about to receive when it stopped; 0: it stopped because we asked, or with its process. */
@@ -460,7 +470,7 @@ static void take_late(struct taking *t)
 
 		if (r != -ESRCH)
 			copy_and_let_go(t, th, &m, r, now);
-		else if (has_ended(th->tid))
+		else if (has_ended(t, th->tid))
 			write_sample(t, th, NULL);
 		else
 			t->late[kept++] = *th;
@@ -537,11 +547,6 @@ static bool stop_and_copy(struct taking *t, struct thread *th)
 	else
 		copy_and_let_go(t, th, &m, r, asked);
 	return true;
-}
-
-static bool can_stop(const struct thread *th)
-{
-	return th->state.state != 'Z' && th->state.state != 'X';
 }
 
 static void take_one(struct taking *t, uint32_t tid)
