@@ -287,7 +287,9 @@ grep -qa 'hunter2' "$dir/recovered.dcap" && wrong "the password is in the bytes 
 grep -q 'alice' <("$bin" export "$dir/recovered.dcap") || wrong "scrubbing removes more than it was asked for"
 "$bin" info --json "$dir/recovered.dcap" | jq -e '.complete and .events > 10' >/dev/null || # settled, if it held stacks
 	wrong "a scrubbed capture is whole"
-expect 1 "is not a ring" recover "$dir/conf"
+expect 1 "not a ring" recover "$dir/conf"
+head -c 100 "$ring" >"$dir/cut.ring"
+expect 1 "not a ring, or cut within its header" recover "$dir/cut.ring"
 head -c 200000 "$ring" >"$dir/cut.ring"
 expect 1 "shorter than its header says: it was truncated" recover "$dir/cut.ring"
 expect 1 "No such file" recover "$dir/none.ring"
@@ -337,6 +339,32 @@ holds "$dir/out" ' (raw|settled) +readable.dcap'
 "$bin" ls --json --store "$dir/newer" | jq -e 'map(select(.newer)) | length == 1 and (.[0].damaged | not)' >/dev/null || wrong "ls --json of newer captures"
 "$newer" "$dir/newer/strange.dcap" 7 0 0
 "$bin" export "$dir/newer/strange.dcap" | cmp - "$dir/jsonl" || wrong "nothing was changed in what was refused"
+
+# --- the ring directory is removed under a watcher: it keeps what it has, and moves into the next one ---
+
+gone=$rings/gone
+mkdir -m 0700 "$gone"
+DASHCAM_DIR=$gone "$bin" watch --out "$dir/gone" 2>"$dir/gone.err" &
+pids+=($!)
+DASHCAM_DIR=$gone "$guest" burst 10 sleep 20000 &
+before=$!
+pids+=("$before")
+until_true bash -c "'$bin' status --dir '$gone' --json 2>/dev/null | jq -e '.processes[0].watcher_pid > 0' >/dev/null"
+rm -rf "$gone"
+until_true grep -q "'$gone' was removed" "$dir/gone.err"
+DASHCAM_DIR=$gone "$guest" burst 10 sleep 20000 &
+after=$!
+pids+=("$after")
+until_true grep -q "'$gone' is there again" "$dir/gone.err"
+until_true bash -c "'$bin' status --dir '$gone' --json 2>/dev/null | jq -e '.processes[0].watcher_pid > 0' >/dev/null"
+for pid in "$before" "$after"; do
+	[[ -s $("$bin" trigger --dir "$gone" --pid "$pid" --wait) ]] || wrong "both are watched: $(cat "$dir/gone.err")"
+done
+expect 1 "watched already" watch --dir "$gone"
+rm -rf "$gone"
+mkdir -m 0700 "$gone"
+again() { (($(grep -c "there again" "$dir/gone.err") == 2)); }
+until_true again
 
 # --- not ours to read ---
 

@@ -71,9 +71,6 @@ static void recover_ring(struct recovery *v, const char *path, bool one_of_many)
 		v->alive++;
 	else if (r == -EBUSY)
 		v->status = failure("'%s': its process lives; save it with 'dashcam trigger'", path);
-	else if (r == -EBADMSG)
-		v->status = *why ? failure("%s; it is not a ring, or too damaged to be read", why)
-				 : failure("'%s' is not a ring, or too damaged to be read", path);
 	else
 		v->status = *why ? failure("%s", why) : failure("'%s': %s", path, strerror(-r));
 }

@@ -198,6 +198,11 @@ static void forget(struct client *client)
 	client->serial++;
 }
 
+void dc_control_leave(struct dc_control *c)
+{
+	c->path[0] = '\0';
+}
+
 void dc_control_free(struct dc_control *c)
 {
 	if (!c)
@@ -205,7 +210,8 @@ void dc_control_free(struct dc_control *c)
 	for (uint32_t i = 0; i < CLIENTS_MAX; i++)
 		forget(&c->clients[i]);
 	if (c->listen_fd >= 0) {
-		unlink(c->path);
+		if (c->path[0])
+			unlink(c->path);
 		close(c->listen_fd);
 	}
 	if (c->epoll_fd >= 0)

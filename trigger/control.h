@@ -162,6 +162,8 @@ typedef void dc_control_handler(void *arg, uint64_t client, const struct ucred *
 /* Binds watch.sock in @dir, replacing one that is there: the caller holds watch.lock. */
 int dc_control_new(const char *dir, dc_control_handler *handler, void *arg, struct dc_control **ret_control);
 void dc_control_free(struct dc_control *c);
+/* Its name is somebody else's by now: it goes without removing what has it. */
+void dc_control_leave(struct dc_control *c);
 /* Readable when there is something to do. */
 int dc_control_fd(const struct dc_control *c);
 void dc_control_dispatch(struct dc_control *c);

@@ -157,7 +157,8 @@ static int refuse(const char *name, int r, const char *detail, char why[static D
 	if (!detail)
 		detail = r == -ELOOP    ? "is a symbolic link, expected a regular file"
 			 : r == -EINVAL ? "is not a regular file"
-					: strerror(-r);
+			 : r == -EBADMSG ? "not a ring, or cut within its header"
+					 : strerror(-r);
 	snprintf(why, DC_WHY_BYTES, "ring '%.80s': %s", name, detail);
 	return r;
 }

@@ -40,6 +40,11 @@ struct dc_roster {
 	struct unready unready[UNREADY_MAX];
 };
 
+static int watch_dir(struct dc_roster *r, const char *dir)
+{
+	return inotify_add_watch(r->inotify_fd, dir, IN_CREATE | IN_MOVED_TO | IN_ONLYDIR);
+}
+
 int dc_roster_new(int dir_fd, const char *dir, const struct dc_roster_handler *handler, void *arg,
 		  struct dc_roster **ret_roster)
 {
@@ -52,8 +57,7 @@ int dc_roster_new(int dir_fd, const char *dir, const struct dc_roster_handler *h
 	r->arg = arg;
 	r->entries = calloc(DC_ROSTER_MAX, sizeof(struct dc_entry *));
 	r->inotify_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-	if (r->inotify_fd < 0 || !r->entries ||
-	    inotify_add_watch(r->inotify_fd, dir, IN_CREATE | IN_MOVED_TO | IN_ONLYDIR) < 0) {
+	if (r->inotify_fd < 0 || !r->entries || watch_dir(r, dir) < 0) {
 		int error = r->entries ? -errno : -ENOMEM;
 
 		dc_roster_free(r);
@@ -258,6 +262,14 @@ void dc_roster_scan(struct dc_roster *r)
 		close(fd);
 	while (d && (e = readdir(d)))
 		discover(r, e->d_name);
+}
+
+int dc_roster_move(struct dc_roster *r, const char *dir)
+{
+	if (watch_dir(r, dir) < 0)
+		return -errno;
+	dc_roster_scan(r);
+	return 0;
 }
 
 void dc_roster_retry(struct dc_roster *r)

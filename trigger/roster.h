@@ -79,6 +79,8 @@ void dc_roster_event(struct dc_roster *r);
 
 /* dc_roster_scan() - look at the whole directory: at the start, and when inotify lost events. */
 void dc_roster_scan(struct dc_roster *r);
+/* dc_roster_move() - the directory is another one of the same name; those known stay. Return: 0, -errno. */
+int dc_roster_move(struct dc_roster *r, const char *dir);
 
 /*
  * dc_roster_retry() - look again at files that were not complete; to be called every DC_ROSTER_UNREADY_MS

@@ -29,18 +29,6 @@
 #define CLOSE_WAIT_NS SECOND_NS /* for the last deaths to be judged */
 
 /* What an event of the loop is about; every other value is a struct dc_entry whose pidfd became readable. */
-enum source {
-	SOURCE_ROSTER = 1,
-	SOURCE_DOORBELL,
-	SOURCE_CONTROL,
-	SOURCE_SIGNAL,
-	SOURCE_TIMER,
-	SOURCE_WORKER,
-	SOURCE_SETTLER,
-	SOURCE_SAMPLER,
-	SOURCE_METRICS,
-};
-
 int64_t dc_watcher_now_ns(void)
 {
 	struct timespec ts;
@@ -200,6 +188,7 @@ static void on_timer(struct dc_watcher *w)
 
 	if (read(w->timer_fd, &ignored, sizeof(ignored)) < 0)
 		return;
+	dc_home_look(w);
 	dc_watcher_hear_exits(w);
 	dc_roster_tick(w->roster, now);
 	for (uint32_t i = 0; i < dc_roster_count(w->roster); i++)
@@ -313,63 +302,11 @@ uint64_t dc_watcher_captures(const struct dc_watcher *w)
 
 /* --- open and close --- */
 
-/* In the shared directory, which is root's, root takes over what somebody else left there, or put. */
-static int open_lock(const struct dc_watcher *w)
-{
-	const int flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
-	struct stat dir, lock;
-	int fd;
-
-	if (geteuid() == 0 && fstat(w->dir_fd, &dir) == 0 && dir.st_uid == 0 &&
-	    fstatat(w->dir_fd, DC_RINGS_LOCK, &lock, AT_SYMLINK_NOFOLLOW) == 0 && lock.st_uid != 0)
-		unlinkat(w->dir_fd, DC_RINGS_LOCK, 0);
-	fd = openat(w->dir_fd, DC_RINGS_LOCK, flags);
-	return fd >= 0 ? fd : openat(w->dir_fd, DC_RINGS_LOCK, flags | O_CREAT | O_EXCL, 0644);
-}
-
-/* watch.lock: locked for as long as we live, and says who we are. */
-static int take_lock(struct dc_watcher *w, char why[static DC_WHY_BYTES])
-{
-	const struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-	char text[16];
-	int n;
-
-	w->lock_fd = open_lock(w);
-	if (w->lock_fd < 0) {
-		n = -errno;
-		if (dc_rings_watcher(w->dir_fd) <= 0) {
-			snprintf(why, DC_WHY_BYTES, "cannot watch '%.80s': %s", w->config.dir,
-				 n == -EEXIST ? "its watch.lock is another user's" : strerror(-n));
-			return n;
-		}
-	}
-	if (w->lock_fd < 0 || fcntl(w->lock_fd, F_OFD_SETLK, &lock) < 0) {
-		snprintf(why, DC_WHY_BYTES, "'%.80s' is watched already, by process %d", w->config.dir,
-			 dc_rings_watcher(w->dir_fd));
-		return -EBUSY;
-	}
-	n = snprintf(text, sizeof(text), "%d\n", (int)getpid());
-	if (ftruncate(w->lock_fd, 0) < 0 || pwrite(w->lock_fd, text, (size_t)n, 0) != n)
-		return 0; /* the lock is what counts, the text is for people */
-	return 0;
-}
-
-static int listen_to(struct dc_watcher *w, int fd, enum source source)
+int dc_watcher_listen(struct dc_watcher *w, int fd, enum source source)
 {
 	struct epoll_event event = {.events = EPOLLIN, .data.u64 = source};
 
 	return epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
-}
-
-static int open_sockets(struct dc_watcher *w)
-{
-	int r = dc_control_new(w->config.dir, dc_watcher_on_request, w, &w->control);
-
-	if (r == 0)
-		r = w->doorbell_fd = dc_control_bind(w->config.dir, DC_RINGS_DOORBELL, SOCK_DGRAM, 0666);
-	if (r >= 0)
-		r = listen_to(w, dc_control_fd(w->control), SOURCE_CONTROL);
-	return r < 0 ? r : listen_to(w, w->doorbell_fd, SOURCE_DOORBELL);
 }
 
 static int open_timer(struct dc_watcher *w)
@@ -380,7 +317,7 @@ static int open_timer(struct dc_watcher *w)
 	w->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (w->timer_fd < 0 || timerfd_settime(w->timer_fd, 0, &every, NULL) < 0)
 		return -errno;
-	return listen_to(w, w->timer_fd, SOURCE_TIMER);
+	return dc_watcher_listen(w, w->timer_fd, SOURCE_TIMER);
 }
 
 static int open_signals(struct dc_watcher *w)
@@ -398,7 +335,7 @@ static int open_signals(struct dc_watcher *w)
 	if (pthread_sigmask(SIG_BLOCK, &set, NULL) != 0)
 		return -EINVAL;
 	w->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	return w->signal_fd < 0 ? -errno : listen_to(w, w->signal_fd, SOURCE_SIGNAL);
+	return w->signal_fd < 0 ? -errno : dc_watcher_listen(w, w->signal_fd, SOURCE_SIGNAL);
 }
 
 static int open_worker(struct dc_watcher *w)
@@ -410,7 +347,7 @@ static int open_worker(struct dc_watcher *w)
 		r = dc_budget_new(&deaths, &w->deaths);
 	if (r == 0)
 		r = dc_worker_new(DC_WORKER_RETRY_NS, &w->worker);
-	return r < 0 ? r : listen_to(w, dc_worker_fd(w->worker), SOURCE_WORKER);
+	return r < 0 ? r : dc_watcher_listen(w, dc_worker_fd(w->worker), SOURCE_WORKER);
 }
 
 static int open_settler(struct dc_watcher *w)
@@ -423,14 +360,14 @@ static int open_settler(struct dc_watcher *w)
 	if (r < 0)
 		return r;
 	dc_settler_adopt(w->settler, c->output.dir, c->output.per_uid);
-	return listen_to(w, dc_settler_fd(w->settler), SOURCE_SETTLER);
+	return dc_watcher_listen(w, dc_settler_fd(w->settler), SOURCE_SETTLER);
 }
 
 static int open_sampler(struct dc_watcher *w)
 {
 	int r = dc_sampling_open(w), fd = r == 0 ? dc_sampler_fd(w->sampler) : -1;
 
-	return r < 0 || fd < 0 ? r : listen_to(w, fd, SOURCE_SAMPLER);
+	return r < 0 || fd < 0 ? r : dc_watcher_listen(w, fd, SOURCE_SAMPLER);
 }
 
 /* A place that cannot take captures is told now rather than when one is due. */
@@ -462,7 +399,7 @@ static int open_roster(struct dc_watcher *w)
 							 .log = on_log};
 	int r = dc_roster_new(w->dir_fd, w->config.dir, &handler, w, &w->roster);
 
-	return r < 0 ? r : listen_to(w, dc_roster_fd(w->roster), SOURCE_ROSTER);
+	return r < 0 ? r : dc_watcher_listen(w, dc_roster_fd(w->roster), SOURCE_ROSTER);
 }
 
 /* Two descriptors per ring; the usual 1,024 would do for some five hundred. */
@@ -478,10 +415,8 @@ static void raise_limits(void)
 
 static int open_all(struct dc_watcher *w, char why[static DC_WHY_BYTES])
 {
-	int r = dc_rings_open(w->config.dir, true, &w->dir_fd, why);
+	int r = dc_home_open(w, why);
 
-	if (r == 0)
-		r = take_lock(w, why);
 	if (r == 0)
 		r = check_output(w, why);
 	if (r < 0)
@@ -492,7 +427,7 @@ static int open_all(struct dc_watcher *w, char why[static DC_WHY_BYTES])
 		return -errno;
 	r = open_signals(w);
 	if (r == 0)
-		r = open_sockets(w);
+		r = dc_home_listen(w);
 	if (r == 0)
 		r = open_timer(w);
 	if (r == 0)
@@ -511,7 +446,7 @@ static int open_all(struct dc_watcher *w, char why[static DC_WHY_BYTES])
 	}
 	r = dc_metrics_open(w, why);
 	if (r == 0 && w->metrics)
-		r = listen_to(w, dc_http_fd(w->metrics), SOURCE_METRICS);
+		r = dc_watcher_listen(w, dc_http_fd(w->metrics), SOURCE_METRICS);
 	if (r < 0)
 		return r;
 	dc_death_connector(&w->connector_fd); /* where we may; it is all there is of a process reaped before it was seen */

@@ -7,6 +7,7 @@
  *   sampling.c  which of them are sampled   living.c  what they do right now, while somebody asks
  *   ruling.c    what rules see              act.c     what follows from it
  *   raising.c   more often, for a while
+ *   home.c      the directory it watches, and how it is found there
  *   metrics.c   the same as text for a collector
  */
 #pragma once
@@ -28,6 +29,18 @@
 #define SEVERITY_ASKED 1u
 #define SEVERITY_APP 2u
 #define SEVERITY_DEATH 3u
+
+enum source {
+	SOURCE_ROSTER = 1,
+	SOURCE_DOORBELL,
+	SOURCE_CONTROL,
+	SOURCE_SIGNAL,
+	SOURCE_TIMER,
+	SOURCE_WORKER,
+	SOURCE_SETTLER,
+	SOURCE_SAMPLER,
+	SOURCE_METRICS,
+};
 
 /* A client of the control socket that wants to hear of a job. */
 struct waiter {
@@ -68,6 +81,7 @@ struct dc_watcher {
 	struct waiter waiters[WAITERS_MAX];
 	struct exit_seen exits[EXITS_MAX]; /* the last ones; slot = pid % EXITS_MAX */
 	bool stop;
+	bool homeless; /* the ring directory was removed; said */
 	bool look_now; /* a doorbell rang */
 	uint64_t captures;
 	uint64_t captures_of[REASONS_MAX]; /* of them, by reason */
@@ -101,6 +115,14 @@ struct selection {
 
 int64_t dc_watcher_now_ns(void); /* CLOCK_MONOTONIC */
 __attribute__((format(printf, 2, 3))) void dc_watcher_say(struct dc_watcher *w, const char *format, ...);
+
+int dc_watcher_listen(struct dc_watcher *w, int fd, enum source source);
+
+/* The ring directory, locked; then the sockets in it. Return: 0, -errno; of the former with @why. */
+int dc_home_open(struct dc_watcher *w, char why[static DC_WHY_BYTES]);
+int dc_home_listen(struct dc_watcher *w);
+/* With each look: whether it is still there. Where somebody else watches what is there now, the watcher ends. */
+void dc_home_look(struct dc_watcher *w);
 
 /*
  * dc_watcher_fire() - one incident per uid of the selection, folded into one under way where that covers it
