@@ -158,7 +158,7 @@ struct dc_ring_header {
 	uint64_t lost_early; /* events during start, by threads that had no writer yet */
 	uint64_t lost_lanes; /* events of threads for which no lane was left */
 	uint64_t grow_failed; /* times growth was refused (tmpfs full) */
-	uint32_t reserved1[2];
+	uint64_t triggers_asked; /* of trigger_seq those of DC_TRIGGER(), counted first; 0: a guest that does not count them */
 	uint64_t reserved2[7];
 	struct dc_anchor anchors[DC_ANCHOR_MAX];
 	uint8_t reserved3[4096 - 1488];
@@ -337,6 +337,7 @@ DC_ASSERT_AT(dc_ring_header, name, 200);
 DC_ASSERT_AT(dc_ring_header, samples_off, 288);
 DC_ASSERT_AT(dc_ring_header, flags, 336);
 DC_ASSERT_AT(dc_ring_header, trigger_seq, 368);
+DC_ASSERT_AT(dc_ring_header, triggers_asked, 400);
 DC_ASSERT_AT(dc_ring_header, anchors, 464);
 static_assert(sizeof(struct dc_ring_header) == DC_PAGE_BYTES, "header is one page");
 DC_ASSERT_AT(dc_ring_control, sample_hz, 36);

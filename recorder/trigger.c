@@ -63,8 +63,11 @@ void dc_trigger(struct dc_site *site, const uint64_t *args)
 {
 	dc_eventv(site, args);
 	dc_slow_enter();
-	if (dc_recorder_on())
+	if (dc_recorder_on()) {
+		/* the release in fire() is what a watcher goes by: one that sees the trigger sees it counted */
+		__atomic_add_fetch(&dc_recorder->header->triggers_asked, 1, __ATOMIC_RELAXED);
 		fire(dc_recorder, DC_TRIGGER_API, site->id, 0, site->name);
+	}
 	dc_slow_leave();
 }
 

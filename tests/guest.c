@@ -3,6 +3,7 @@
  * A small program with the recorder inside, told by its arguments what to do, in order:
  *
  *   burst N       N spans      tick MS [N]   a span every MS milliseconds, N times (0: for ever)
+ *   triggers N    the same N times, as fast as it goes
  *   trigger TEXT  DC_TRIGGER   hang          begin a span and wait for ever
  *   signal N      die of it    exit N        exit with N         fork       go on in a child, wait for it
  *   crash N       the same, with the recorder's handler where there is one
@@ -58,6 +59,12 @@ static void storm(long ms, long n)
 	}
 }
 
+static void triggers(long n)
+{
+	for (long i = 0; i < n; i++)
+		DC_TRIGGER("again", "i", i);
+}
+
 static void trace(const char *id)
 {
 	char traceparent[64];
@@ -99,6 +106,8 @@ static int obey(const char *word, const char *a, const char *b)
 		burst(atol(a));
 	if (!strcmp(word, "trigger"))
 		DC_TRIGGER("guest", "text", a);
+	if (!strcmp(word, "triggers"))
+		triggers(atol(a));
 	if (!strcmp(word, "signal")) {
 		signal(atoi(a), SIG_DFL); /* a sanitizer's own handler would make an exit of it */
 		raise(atoi(a));

@@ -289,9 +289,9 @@ static void test_fold_needs_the_same_processes(void **state)
 	assert_int_equal(dc_ring_open(AT_FDCWD, other.path, &both[1], why), 0);
 	assert_int_equal(dc_worker_submit(worker, make_save(60 * SECOND), 60 * SECOND, &job), 0);
 	usleep(50000);
-	assert_int_equal(dc_worker_fold(worker, both, 1, SECOND, 1, &joined), 1);
+	assert_int_equal(dc_worker_fold(worker, both, 1, SECOND, 1, 1, &joined), 1);
 	assert_int_equal(joined, job);
-	assert_int_equal(dc_worker_fold(worker, both, 2, SECOND, 1, &joined), 0);
+	assert_int_equal(dc_worker_fold(worker, both, 2, SECOND, 1, 1, &joined), 0);
 	dc_ring_unref(both[1]);
 	ringfile_remove(&other);
 }

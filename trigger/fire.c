@@ -20,6 +20,11 @@ static const char *verdict_text(enum dc_budget_verdict v)
 				       : "no memory";
 }
 
+static void name_budget(enum dc_reason reason, const char *text, char ret_rule[static 64])
+{
+	snprintf(ret_rule, 64, "%s %.40s", dc_reason_name(reason), text);
+}
+
 /*
  * Apps' triggers are limited by what they are called, so a noisy one does not silence another; deaths have no
  * cool-down: each process dies once, and the hour bounds crash loops.
@@ -36,7 +41,7 @@ static bool budget_allows(struct dc_watcher *w, const struct firing *f, uint32_t
 	*ret_suppressed = f->suppressed;
 	if (!f->budgeted)
 		return true;
-	snprintf(rule, sizeof(rule), "%s %.40s", dc_reason_name(f->reason), death ? "" : f->text);
+	name_budget(f->reason, death ? "" : f->text, rule);
 	v = dc_budget_take(budget, rule, uid, now, ret_suppressed);
 	if (v != DC_BUDGET_YES && *ret_suppressed == 1) /* of a storm the first; the next capture says how many */
 		dc_watcher_say(
@@ -97,7 +102,7 @@ static int fire_uid(struct dc_watcher *w, const struct firing *f, struct dc_ring
 	uint32_t suppressed;
 	int r;
 
-	if (dc_worker_fold(w->worker, rings, count, f->window.after_ns, f->severity, ret_job)) {
+	if (dc_worker_fold(w->worker, rings, count, f->window.after_ns, f->severity, 1, ret_job)) {
 		for (uint32_t i = 0; i < count; i++)
 			dc_crash_ack(rings[i]); /* its first pass may be over */
 		return 1;
@@ -265,4 +270,21 @@ void dc_watcher_on_trigger(void *arg, struct dc_entry *e, const struct dc_ring_t
 		return;
 	dc_watcher_select_process(w, e, s);
 	say_if_lost(w, &f, dc_watcher_fire(w, &f, s, NULL, NULL));
+}
+
+/* They are of the same look as those that were told: whatever became of those, these only count. */
+void dc_watcher_on_overwritten(void *arg, struct dc_entry *e, uint64_t count, const struct dc_ring_trigger *like)
+{
+	struct dc_watcher *w = arg;
+	CLEANUP(free) struct selection *s = calloc(1, sizeof(*s));
+	char rule[64];
+	uint64_t job;
+
+	if (!s)
+		return;
+	dc_watcher_select_process(w, e, s);
+	if (dc_worker_fold(w->worker, s->rings, s->count, w->config.after_ns, SEVERITY_APP, count, &job))
+		return;
+	name_budget(DC_REASON_API, like ? like->text : "", rule);
+	dc_budget_refuse(w->budget, rule, e->ring->uid, count);
 }

@@ -21,7 +21,7 @@
 
 /* A header older than this layout's size cannot exist: the first released one is a whole page. */
 #define VOLATILE_OFF offsetof(struct dc_ring_header, flags)
-#define VOLATILE_BYTES (offsetof(struct dc_ring_header, reserved1) - VOLATILE_OFF)
+#define VOLATILE_BYTES (offsetof(struct dc_ring_header, reserved2) - VOLATILE_OFF)
 static_assert(VOLATILE_OFF % 8 == 0 && VOLATILE_BYTES % 8 == 0, "glances are of whole words");
 
 /* The whole range or nothing: a short read means the file was truncated under us. */
@@ -304,6 +304,7 @@ static void look_from(const struct dc_ring_header *cap, const struct dc_ring_hea
 		.anchors_used = h->anchors_used,
 		.hand = h->hand,
 		.trigger_seq = h->trigger_seq,
+		.triggers_asked = h->triggers_asked,
 		.lost_early = h->lost_early,
 		.lost_lanes = h->lost_lanes,
 		.grow_failed = h->grow_failed,

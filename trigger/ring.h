@@ -109,6 +109,7 @@ struct dc_ring_look {
 	uint32_t anchors_used;
 	uint32_t hand;
 	uint64_t trigger_seq;
+	uint64_t triggers_asked;
 	uint64_t lost_early;
 	uint64_t lost_lanes;
 	uint64_t grow_failed;

@@ -18,6 +18,7 @@
 #define UNREADY_LOOKS 250u /* of DC_ROSTER_UNREADY_MS: a ring that takes longer than 5 s was never finished */
 #define STORM_ACK_NS INT64_C(200000000) /* less than a quarter of a second: the next look of the timer does it */
 #define UNLINKED_KEEP_NS INT64_C(10000000000)
+#define PASSED_MAX (UINT64_C(1) << 32) /* of a look: no program asks more often, whatever its ring says */
 #define LOCK_LOOKS 4u /* with a pidfd the lock is asked for once a second only: it shows nothing but exec */
 
 /* A file whose header is not complete yet. Its process is watched already: it may die before the ring is seen. */
@@ -156,6 +157,17 @@ static uint64_t handled_before(const struct dc_ring *ring, uint64_t trigger_seq)
 	return trigger_seq - ((uint32_t)trigger_seq - acked);
 }
 
+/* Those that a watcher before us was told of, and we are not. */
+static uint64_t asked_before(const struct dc_ring *ring, const struct dc_ring_look *look, uint64_t handled)
+{
+	struct dc_ring_trigger t;
+	uint64_t ours = 0;
+
+	for (uint64_t i = 0; i < look->trigger_seq - handled; i++) /* no more than DC_TRIGGER_SLOTS */
+		ours += dc_ring_trigger(ring, handled + 1 + i, &t) == 0 && t.reason == DC_TRIGGER_API;
+	return look->triggers_asked > ours ? look->triggers_asked - ours : 0;
+}
+
 static void add(struct dc_roster *r, struct dc_ring *ring, int pidfd, bool descendant)
 {
 	struct dc_entry *e = calloc(1, sizeof(*e));
@@ -172,6 +184,7 @@ static void add(struct dc_roster *r, struct dc_ring *ring, int pidfd, bool desce
 	e->pidfd = pidfd;
 	e->descendant = descendant;
 	e->trigger_seq = handled_before(ring, look.trigger_seq);
+	e->told = asked_before(ring, &look, e->trigger_seq);
 	r->entries[r->count++] = e;
 	r->handler.found(r->arg, e);
 }
@@ -313,12 +326,35 @@ void dc_roster_event(struct dc_roster *r)
 	dc_roster_retry(r);
 }
 
-/* New triggers in order. One found half written is waited for until the next look, then passed over. */
-static void handle_triggers(struct dc_roster *r, struct dc_entry *e, uint64_t upto)
+/*
+ * Spans that were too long share the slots, and are brought by the tail as well: of those that were written over only so many
+ * are missed as the guest counted, and were not told of. One that it has counted, but whose slot is not there yet, is in the next look.
+ */
+static void tell_overwritten(struct dc_roster *r, struct dc_entry *e, const struct dc_ring_look *l, uint64_t passed,
+			     const struct dc_ring_trigger *like)
 {
-	if (upto - e->trigger_seq > DC_TRIGGER_SLOTS)
-		e->trigger_seq = upto - DC_TRIGGER_SLOTS;
-	while (e->trigger_seq < upto) {
+	uint64_t count = l->triggers_asked > e->told ? l->triggers_asked - e->told : 0;
+
+	if (count > passed)
+		count = passed;
+	if (count > PASSED_MAX)
+		count = PASSED_MAX;
+	e->told += count;
+	if (count)
+		r->handler.overwritten(r->arg, e, count, like->reason ? like : NULL);
+}
+
+/* New triggers in order. One found half written is waited for until the next look, then passed over. */
+static void handle_triggers(struct dc_roster *r, struct dc_entry *e, const struct dc_ring_look *l)
+{
+	struct dc_ring_trigger like = {0};
+	uint64_t passed = 0;
+
+	if (l->trigger_seq - e->trigger_seq > DC_TRIGGER_SLOTS) {
+		passed = l->trigger_seq - DC_TRIGGER_SLOTS - e->trigger_seq;
+		e->trigger_seq = l->trigger_seq - DC_TRIGGER_SLOTS;
+	}
+	while (e->trigger_seq < l->trigger_seq) {
 		const uint64_t seq = e->trigger_seq + 1;
 		struct dc_ring_trigger t;
 		int result = dc_ring_trigger(e->ring, seq, &t);
@@ -328,10 +364,18 @@ static void handle_triggers(struct dc_roster *r, struct dc_entry *e, uint64_t up
 			break;
 		}
 		e->trigger_seq = seq;
-		if (result == 0)
-			r->handler.trigger(r->arg, e, &t);
+		passed += result != 0;
+		if (result != 0)
+			continue;
+		if (t.reason == DC_TRIGGER_API) {
+			e->told++;
+			like = t;
+		}
+		r->handler.trigger(r->arg, e, &t);
 	}
 	e->unacked = true;
+	if (passed)
+		tell_overwritten(r, e, l, passed, &like);
 }
 
 /* Whoever is acknowledged rings again, which costs it some system calls; in a storm once a look is enough. */
@@ -358,7 +402,7 @@ static void look(struct dc_roster *r, struct dc_entry *e, bool ask_lock, int64_t
 			dc_maps_want(e->ring->maps);
 		e->modules = l.modules_used;
 		if (l.trigger_seq > e->trigger_seq)
-			handle_triggers(r, e, l.trigger_seq);
+			handle_triggers(r, e, &l);
 		acknowledge(e, now_ns);
 	}
 	if (!gone)

@@ -29,6 +29,7 @@ struct dc_entry {
 	struct dc_ring *ring;
 	uint64_t trigger_seq; /* handled up to here */
 	uint64_t stuck_seq;   /* a slot seen half written at the look before */
+	uint64_t told;        /* those of DC_TRIGGER() that handler was told of, one by one or as so many */
 	bool unacked;         /* not all of these were acknowledged: it does not ring for the next one */
 	bool storm;           /* nothing followed from the last one, so that need not be done at once */
 	int64_t acked_ns;
@@ -64,6 +65,11 @@ struct dc_roster;
 struct dc_roster_handler {
 	void (*found)(void *arg, struct dc_entry *e);
 	void (*trigger)(void *arg, struct dc_entry *e, const struct dc_ring_trigger *t);
+	/*
+	 * So many more of DC_TRIGGER() whose slots others were written over, more than DC_TRIGGER_SLOTS in a look. What they said
+	 * is not known; @like is the last one that is, NULL: none is.
+	 */
+	void (*overwritten)(void *arg, struct dc_entry *e, uint64_t count, const struct dc_ring_trigger *like);
 	void (*gone)(void *arg, struct dc_entry *e); /* lock released, goodbye or not; process may live on */
 	void (*forgotten)(void *arg, struct dc_entry *e); /* the entry goes; also from dc_roster_free() */
 	void (*log)(void *arg, const char *line);

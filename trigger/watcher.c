@@ -394,6 +394,7 @@ static int open_roster(struct dc_watcher *w)
 {
 	static const struct dc_roster_handler handler = {.found = on_found,
 							 .trigger = dc_watcher_on_trigger,
+							 .overwritten = dc_watcher_on_overwritten,
 							 .gone = dc_watcher_on_gone,
 							 .forgotten = on_forgotten,
 							 .log = on_log};

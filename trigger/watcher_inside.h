@@ -140,6 +140,7 @@ void dc_watcher_note_group(struct dc_entry *e);
 /* All that are recorded, or of these the living ones. */
 void dc_watcher_select_all(const struct dc_watcher *w, bool alive_only, struct selection *s);
 void dc_watcher_on_trigger(void *arg, struct dc_entry *e, const struct dc_ring_trigger *t);
+void dc_watcher_on_overwritten(void *arg, struct dc_entry *e, uint64_t count, const struct dc_ring_trigger *like);
 
 void dc_watcher_on_gone(void *arg, struct dc_entry *e);
 /*

@@ -360,7 +360,7 @@ static bool covers(const struct job *job, struct dc_ring *const *rings, uint32_t
 	return true;
 }
 
-static void fold_into(struct job *job, int64_t after_ns, uint32_t severity)
+static void fold_into(struct job *job, int64_t after_ns, uint32_t severity, uint64_t times)
 {
 	struct dc_incident reached = {.clock = job->save->incident.clock,
 				      .tick_shift = job->save->incident.tick_shift};
@@ -369,7 +369,7 @@ static void fold_into(struct job *job, int64_t after_ns, uint32_t severity)
 	if (dc_incident_extend(&reached, job->save->members[0].ring, after_ns) == 0 &&
 	    reached.to_units > job->to_units)
 		job->to_units = reached.to_units;
-	job->coalesced++;
+	job->coalesced = times < UINT32_MAX - job->coalesced ? job->coalesced + (uint32_t)times : UINT32_MAX;
 	if (severity > job->severity)
 		job->severity = severity;
 	if (until_ns > job->after_until_ns)
@@ -379,7 +379,7 @@ static void fold_into(struct job *job, int64_t after_ns, uint32_t severity)
 }
 
 int dc_worker_fold(struct dc_worker *w, struct dc_ring *const *rings, uint32_t count, int64_t after_ns,
-		   uint32_t severity, uint64_t *ret_job)
+		   uint32_t severity, uint64_t times, uint64_t *ret_job)
 {
 	int r = 0;
 
@@ -387,7 +387,7 @@ int dc_worker_fold(struct dc_worker *w, struct dc_ring *const *rings, uint32_t c
 	for (uint32_t i = 0; i < DC_WORKER_JOBS_MAX && r == 0; i++) {
 		if (!covers(&w->jobs[i], rings, count))
 			continue;
-		fold_into(&w->jobs[i], after_ns, severity);
+		fold_into(&w->jobs[i], after_ns, severity, times);
 		*ret_job = w->jobs[i].id;
 		r = 1;
 	}

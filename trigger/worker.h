@@ -66,11 +66,11 @@ int dc_worker_submit(struct dc_worker *w, struct dc_save *save, int64_t after_ns
 
 /*
  * dc_worker_fold() - does a capture under way cover these processes? Then this trigger becomes part of it
- * @rings: all of one uid. The capture's window is extended to @after_ns from now.
+ * @rings: all of one uid. The capture's window is extended to @after_ns from now. @times: so many triggers.
  * Return: 1 and the job, 0 when there is none.
  */
 int dc_worker_fold(struct dc_worker *w, struct dc_ring *const *rings, uint32_t count, int64_t after_ns,
-		   uint32_t severity, uint64_t *ret_job);
+		   uint32_t severity, uint64_t times, uint64_t *ret_job);
 
 /* A process died: how goes into its captures under way, and none of them waits for `after` once all of it are dead. */
 void dc_worker_died(struct dc_worker *w, uint32_t ns_pid, uint64_t start_time, bool known, int status);
