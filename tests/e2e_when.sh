@@ -40,6 +40,38 @@ start code 'exit code != 0' bash -c 'sleep 0.5; exit 3'
 start stopped 'stopped' bash -c '(sleep 2; kill -CONT $$) & kill -STOP $$; :'
 start healthy 'span "slow" > 50ms or exit code != 0 or rss > 1GiB' "$guest" slow 1 sleep 800 slow 1 exit 0
 
+start third 'span "slow" > 50ms every 3-rd' "$guest" slow 0 sleep 800 slow 60 slow 80 slow 140 slow 60 sleep 300
+
+# --- of whom: three programs, two of them of one process group; and one that asks again and again ---
+
+mkdir "$rings/scopes"
+cat >"$dir/scopes.conf" <<END
+[watch]
+out = $dir/scopes
+dir = $rings/scopes
+default-rules = no
+after = 500ms
+cooldown = 3s
+[rule grouped]
+when = span "slow" > 50ms
+scope = group
+[rule everybody]
+when = span "slow" > 60ms
+scope = all
+END
+"$bin" watch --config "$dir/scopes.conf" 2>"$dir/scopes.err" &
+pids+=($!)
+until_true grep -q "save the past now" "$dir/scopes.err"
+DASHCAM_DIR=$rings/scopes DASHCAM_NAME=one "$guest" group 0 slow 0 say ready sleep 1500 slow 100 sleep 1500 >"$dir/one" &
+one=$!
+DASHCAM_DIR=$rings/scopes DASHCAM_NAME=many "$guest" slow 0 sleep 500 triggers 10000 sleep 1000 triggers 5000 sleep 2500 triggers 1 sleep 3000 &
+pids+=($!)
+DASHCAM_DIR=$rings/scopes DASHCAM_NAME=three "$guest" tick 20 200 &
+pids+=($one $!)
+until_true grep -q ready "$dir/one"
+DASHCAM_DIR=$rings/scopes DASHCAM_NAME=two "$guest" group $one tick 20 180 &
+pids+=($!)
+
 # --- meanwhile a watcher whose rules change ---
 
 cat >"$dir/conf" <<END
@@ -89,7 +121,7 @@ fi
 "$bin" why "$(find "$dir/watched" -name '*second*.dcap')" >"$dir/second.why"
 grep -q '; from then on 199 stacks a second for 1.00 s; ' "$dir/second.why" || wrong "why tells of it: $(cat "$dir/second.why")"
 
-wait "${pids[@]:0:8}"
+wait "${pids[@]:0:9}"
 saved span 'slow: [0-9.]+ ms against 50.0 ms'
 grep -q '/[0-9]* was in slow (' "$dir/span.why" || wrong "why says what the thread was doing: $(cat "$dir/span.why")"
 saved open 'slow: .* against 300 ms'
@@ -98,6 +130,17 @@ saved rss 'MiB against 50.0 MiB'
 saved fds '^[45][0-9] descriptors against 40, at '
 saved code '^exit code 3, at '
 saved stopped '^at '
+# the third of them, not the first that was slow enough
+saved third 'slow: 1[3-9][0-9] ms against 50.0 ms'
+# names RULE: of the processes in its capture
+names() { "$bin" info --json "$(find "$dir/scopes" -name "*$1*.dcap")" | jq -r '[.processes[].name] | sort | join(" ")'; }
+until_true bash -c "find '$dir/scopes' -name '*grouped*.dcap' | grep -q . && find '$dir/scopes' -name '*everybody*.dcap' | grep -q ."
+[[ $(names grouped) == "one two" ]] || wrong "of its group: $(names grouped)"
+[[ $(names everybody) == "many one three two" ]] || wrong "of all: $(names everybody)"
+# of ten thousand triggers in a moment there is room for 32; the rest is counted, by the incident or by its budget
+until_true bash -c "((\$(find '$dir/scopes' -name '*-again*.dcap' | wc -l) == 2))"
+asked=$(find "$dir/scopes" -name '*-again*.dcap' -exec "$bin" info --json {} \; | jq -sc '[.[].coalesced, .[].suppressed]')
+[[ $(jq add <<<"$asked") == 14999 ]] || wrong "15001 triggers but for two: $asked"
 [[ -z $(find "$dir/healthy" -name '*.dcap' 2>/dev/null) ]] || wrong "a healthy program is saved: $(cat "$dir/healthy.err")"
 
 judge
