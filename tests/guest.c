@@ -3,7 +3,8 @@
  * A small program with the recorder inside, told by its arguments what to do, in order:
  *
  *   burst N       N spans      tick MS [N]   a span every MS milliseconds, N times (0: for ever)
- *   triggers N    the same N times, as fast as it goes
+ *   triggers N    DC_TRIGGER N times, as fast as it goes
+ *   async N       N async spans that do not end
  *   trigger TEXT  DC_TRIGGER   hang          begin a span and wait for ever
  *   signal N      die of it    exit N        exit with N         fork       go on in a child, wait for it
  *   crash N       the same, with the recorder's handler where there is one
@@ -59,6 +60,12 @@ static void storm(long ms, long n)
 	}
 }
 
+static void async(long n)
+{
+	for (long i = 0; i < n; i++)
+		DC_ASYNC_BEGIN("job", i);
+}
+
 static void triggers(long n)
 {
 	for (long i = 0; i < n; i++)
@@ -106,6 +113,8 @@ static int obey(const char *word, const char *a, const char *b)
 		burst(atol(a));
 	if (!strcmp(word, "trigger"))
 		DC_TRIGGER("guest", "text", a);
+	if (!strcmp(word, "async"))
+		async(atol(a));
 	if (!strcmp(word, "triggers"))
 		triggers(atol(a));
 	if (!strcmp(word, "signal")) {

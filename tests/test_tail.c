@@ -242,6 +242,14 @@ static void slow_hear(void *arg, const struct dc_event *e, double weight)
 		;
 }
 
+static uint64_t recorded(struct dc_ring *ring)
+{
+	struct dc_ring_usage usage;
+
+	assert_int_equal(dc_ring_usage(ring, &usage), 0);
+	return usage.events;
+}
+
 static void test_sampling(void **state)
 {
 	/* Beyond the budget a part is decoded; counted by their weights events come to what was recorded, within 5 %: of fewer
@@ -250,6 +258,7 @@ static void test_sampling(void **state)
 	CLEANUP(dc_ring) struct dc_ring *ring = own_ring();
 	CLEANUP(dc_tail) struct dc_tail *t = follow(ring);
 	struct heard h = {0};
+	const uint64_t before = recorded(ring);
 	const unsigned rounds = storm_rounds(60, 300);
 	const double apart = rounds < 60 ? 0.4 : 0.05;
 	bool sampled = false;
@@ -266,6 +275,8 @@ static void test_sampling(void **state)
 		assert_int_equal(dc_tail_look(t, PLENTY, &slow, &h), 0);
 	assert_true(sampled);
 	assert_true(dc_tail_totals(t)->skipped_chunks > 0);
+	if (dc_tail_totals(t)->lost_chunks == 0) /* what was not heard is counted */
+		assert_int_equal(dc_tail_totals(t)->events + dc_tail_totals(t)->skipped_events, recorded(ring) - before);
 	assert_true(h.events[0] < n * 4 / 5);
 	assert_int_equal(h.twice + h.foreign, 0);
 	if (fabs(h.weight[0] / (double)n - 1) > apart || fabs(h.spans_weight / (double)n - 1) > apart)
@@ -279,6 +290,7 @@ static void test_no_budget(void **state)
 	CLEANUP(dc_ring) struct dc_ring *ring = own_ring();
 	CLEANUP(dc_tail) struct dc_tail *t = follow(ring);
 	struct heard h = {0};
+	const uint64_t before = recorded(ring);
 
 	(void)state;
 	for (uint64_t n = 0; n < 5000; n++)
@@ -286,6 +298,9 @@ static void test_no_budget(void **state)
 	assert_int_equal(dc_tail_look(t, 0, &hearing, &h), 0);
 	assert_int_equal(h.events[0], 0);
 	assert_true(dc_tail_totals(t)->skipped_chunks > 5 && dc_tail_totals(t)->sampled);
+	assert_true(dc_tail_totals(t)->skipped_bytes > dc_tail_totals(t)->skipped_events);
+	if (dc_tail_totals(t)->lost_chunks == 0)
+		assert_int_equal(dc_tail_totals(t)->skipped_events, recorded(ring) - before);
 	for (uint64_t n = 5000; n < 10000; n++)
 		record(0, n);
 	assert_int_equal(dc_tail_look(t, PLENTY, &hearing, &h), 0);

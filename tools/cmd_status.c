@@ -136,7 +136,14 @@ struct sampling {
 	const struct ring_filter *wanted;
 	uint32_t count;
 	struct dc_control_process processes[4 * DC_CONTROL_SAMPLING_MAX];
+	uint32_t followed_count;
+	struct dc_control_followed followed[4 * DC_CONTROL_SAMPLING_MAX];
 };
+
+static bool is_wanted(const struct ring_filter *wanted, uint32_t pid, const char *name)
+{
+	return (!wanted->pid || wanted->pid == pid) && (!wanted->name || fnmatch(wanted->name, name, 0) == 0);
+}
 
 static void each_sampled(void *arg, const struct dc_control_reply *reply)
 {
@@ -148,20 +155,72 @@ static void each_sampled(void *arg, const struct dc_control_reply *reply)
 		return;
 	*p = reply->process;
 	p->name[sizeof(p->name) - 1] = p->why[sizeof(p->why) - 1] = '\0';
-	if ((!s->wanted->pid || s->wanted->pid == p->pid) &&
-	    (!s->wanted->name || fnmatch(s->wanted->name, p->name, 0) == 0))
-		s->count++;
+	s->count += is_wanted(s->wanted, p->pid, p->name);
+}
+
+static void each_followed(void *arg, const struct dc_control_reply *reply)
+{
+	struct sampling *s = arg;
+	struct dc_control_followed *f = &s->followed[s->followed_count];
+
+	if (reply->error || reply->op != DC_CONTROL_FOLLOWED || !reply->followed.pid ||
+	    s->followed_count == sizeof(s->followed) / sizeof(s->followed[0]))
+		return;
+	*f = reply->followed;
+	f->name[sizeof(f->name) - 1] = '\0';
+	s->followed_count += is_wanted(s->wanted, f->pid, f->name);
 }
 
 static int ask_sampling(void *arg, uint32_t pid, const char *dir)
 {
-	const struct dc_control_request request = {.version = DC_CONTROL_VERSION, .op = DC_CONTROL_SAMPLING};
+	struct dc_control_request request = {.version = DC_CONTROL_VERSION, .op = DC_CONTROL_SAMPLING};
 	char why[DC_WHY_BYTES];
 
 	(void)pid;
 	if (dc_control_ask(dir, &request, each_sampled, arg, why) == -ETIMEDOUT)
 		say("%s", why); /* no watcher: nobody is sampled, and nobody says so */
+	request.op = DC_CONTROL_FOLLOWED;
+	dc_control_ask(dir, &request, each_followed, arg, why);
 	return 0;
+}
+
+static void followed_json(struct json *j, const struct sampling *s)
+{
+	json_array(j, "heard_in_part");
+	for (uint32_t i = 0; i < s->followed_count; i++) {
+		const struct dc_control_followed *f = &s->followed[i];
+
+		json_object(j, NULL);
+		json_u64(j, "pid", f->pid);
+		json_text(j, "name", f->name);
+		json_u64(j, "events", f->events);
+		json_u64(j, "left_out", f->left_out_events);
+		json_u64(j, "left_out_bytes", f->left_out_bytes);
+		json_u64(j, "left_out_chunks", f->left_out_chunks);
+		json_u64(j, "lost_chunks", f->lost_chunks);
+		json_u64(j, "async_given_up", f->given_up);
+		json_end(j);
+	}
+	json_end(j);
+}
+
+static void followed_text(const struct sampling *s)
+{
+	for (uint32_t i = 0; i < s->followed_count; i++) {
+		const struct dc_control_followed *f = &s->followed[i];
+
+		putchar('\n');
+		text_print(stdout, f->name, strlen(f->name));
+		printf("[%u]: its watcher heard %s events", f->pid, text_count(f->events).s);
+		if (f->left_out_chunks)
+			printf("; left out %s (%s), for which those stand", text_count(f->left_out_events).s,
+			       text_bytes(f->left_out_bytes).s);
+		if (f->lost_chunks)
+			printf("; %s chunks were overwritten before it read them", text_count(f->lost_chunks).s);
+		if (f->given_up)
+			printf("; gave up %s async spans that were open", text_count(f->given_up).s);
+		putchar('\n');
+	}
 }
 
 static void sampling_json(struct json *j, const struct sampling *s)
@@ -226,6 +285,7 @@ static void status_json(const struct ring_list *list, const struct seen *seen, c
 		json_ring(&j, &seen[i]);
 	json_end(&j);
 	sampling_json(&j, sampling);
+	followed_json(&j, sampling);
 	status_rules_json(&j, rules);
 	json_u64(&j, "refused", list->refused);
 	json_end(&j);
@@ -341,6 +401,7 @@ static int status_run(const void *options, const struct operands *operands)
 		return failure("no such process records in '%s'", list.dir);
 	if (!o->json) {
 		sampling_text(&sampling);
+		followed_text(&sampling);
 		status_rules_text(rules);
 	}
 	return EXIT_OK;
@@ -354,7 +415,8 @@ const struct command cmd_status = {
 		"Lists each recorded process with the window it really holds and the one it should, events "
 		"per second, "
 		"memory in use and its cap, events dropped, and whether a watcher is there to save its past. "
-		"Processes that a watcher samples without a ring, and those it cannot sample, follow with the reason. "
+		"Processes that a watcher samples without a ring, and those it cannot sample, follow with the reason; then those "
+		"of which it left out events to stay within its budget, 1 % of a core, or gave up async spans, 2048 being open. "
 		"Then the rules of the watcher: how often each came true, what its budget held back, what it waits for. "
 		"Rings whose process has died are listed too: 'dashcam recover' reads them.\n\n"
 		"'not verified' means that the ring could not be proved to belong to its process; it is "

@@ -100,18 +100,28 @@ static void site_line(FILE *out, const struct dc_control_live *r, unsigned name)
 }
 
 /* The first line: in all, and of a terminal what keys do. */
-static void summary(FILE *out, const struct top_rows *t, const char *sort, bool keys)
+static void summary(FILE *out, const struct top_rows *t, const char *sort, unsigned columns, bool keys)
 {
+	uint64_t left_out = 0, given_up = 0;
 	double per_s = 0;
 	bool sampled = false;
 
 	for (unsigned i = 0; i < t->count; i++) {
-		per_s += t->rows[i].kind ? 0 : t->rows[i].per_s;
-		sampled |= (t->rows[i].flags & DC_CONTROL_LIVE_SAMPLED) != 0;
+		const struct dc_control_live *r = &t->rows[i];
+
+		sampled |= (r->flags & DC_CONTROL_LIVE_SAMPLED) != 0;
+		if (r->kind)
+			continue;
+		per_s += r->per_s;
+		left_out += r->left_out_events;
+		given_up += r->given_up;
 	}
-	fprintf(out, "%u process%s, %s events/s, by %s%s", t->processes, t->processes == 1 ? "" : "es",
-		rate_text(per_s).s, sort, sampled ? ", ~ sampled" : "");
-	if (keys)
+	fprintf(out, "%u process%s, %s events/s, by %s", t->processes, t->processes == 1 ? "" : "es", rate_text(per_s).s, sort);
+	if (sampled)
+		fprintf(out, ", ~ sampled, %s left out", text_count(left_out).s);
+	if (given_up)
+		fprintf(out, ", %s async spans given up", text_count(given_up).s);
+	if (keys && (columns > WIDE || (!sampled && !given_up)))
 		fputs("   q quit; r 5 p 9 m o e n sort", out);
 }
 
@@ -132,7 +142,7 @@ void top_page(FILE *out, const struct top_rows *t, const char *sort, unsigned co
 	/* a third for the processes, or what the sites leave */
 	const unsigned processes = at_most(t->processes, room - at_most(sites, room - room / 3));
 
-	summary(out, t, sort, lines != 0);
+	summary(out, t, sort, columns, lines != 0);
 	end_line(out, lines);
 	end_line(out, lines);
 	process_heading(out, name);
@@ -178,6 +188,10 @@ static void json_row(struct json *j, const struct dc_control_live *r)
 		figure(j, "window_s", (double)r->window_ns, 1e9);
 		figure(j, "wanted_window_s", (double)r->wanted_window_ns, 1e9);
 		json_u64(j, "dropped", r->dropped);
+		json_u64(j, "left_out", r->left_out_events);
+		json_u64(j, "left_out_bytes", r->left_out_bytes);
+		json_u64(j, "lost_chunks", r->lost_chunks);
+		json_u64(j, "async_given_up", r->given_up);
 	}
 	json_end(j);
 }

@@ -11,6 +11,8 @@
  *   STATUS    one reply.
  *   SAMPLING  one reply per process of the peer that has no ring or is not sampled as it should be, at most
  *             DC_CONTROL_SAMPLING_MAX; pid 0: there is none.
+ *   FOLLOWED  one reply per process of the peer that rules follow and of which the watcher left out or lost something, at most
+ *             DC_CONTROL_SAMPLING_MAX; pid 0: there is none.
  *   LIVE      one reply per row of live statistics (trigger/live.h), from row @first on and at most DC_CONTROL_LIVE_MAX: of
  *             each process one of its own, then one per site; reply.events is how many there are in all, pid 0: none.
  *             The watcher keeps them for DC_CONTROL_LIVE_NS after a request, so the first one is told of nothing yet.
@@ -32,6 +34,7 @@
 #define DC_CONTROL_SAMPLING 3u
 #define DC_CONTROL_LIVE 5u
 #define DC_CONTROL_RULES 4u
+#define DC_CONTROL_FOLLOWED 6u
 
 #define DC_CONTROL_ALL 1u /* every recorded process the peer may have */
 #define DC_CONTROL_WAIT 2u
@@ -83,6 +86,17 @@ struct dc_control_process {
 	int64_t raised_for_ns; /* so long by now it is sampled more often, because a rule asked for it; 0: it is not */
 };
 
+/* A process of which the watcher did not hear all. */
+struct dc_control_followed {
+	uint32_t pid; /* 0: this reply is of none */
+	uint32_t uid;
+	uint64_t events; /* heard */
+	uint64_t left_out_events, left_out_bytes, left_out_chunks; /* to stay within the budget; what was heard stands for them */
+	uint64_t lost_chunks; /* overwritten before they were read */
+	uint64_t given_up; /* async spans that were open, and are not followed any more */
+	char name[64];
+};
+
 #define DC_CONTROL_LIVE_MAX 48u
 #define DC_CONTROL_LIVE_NS INT64_C(30000000000)
 #define DC_CONTROL_LIVE_SAMPLED 1u
@@ -101,6 +115,10 @@ struct dc_control_live {
 	int64_t window_ns; /* process: how far back it goes, and should */
 	int64_t wanted_window_ns;
 	uint64_t dropped; /* process: events, ever */
+	uint64_t left_out_events; /* process: by the watcher, to stay within its budget, ever */
+	uint64_t left_out_bytes;
+	uint64_t lost_chunks; /* ... overwritten before it read them */
+	uint64_t given_up; /* process: async spans that were open, and are not followed any more */
 	char name[64];
 	char site[96];
 };
@@ -129,11 +147,13 @@ struct dc_control_reply {
 		struct dc_control_process process;
 		struct dc_control_live live;
 		struct dc_control_rule rule;
+		struct dc_control_followed followed;
 	};
 };
 
 static_assert(sizeof(struct dc_control_live) <= sizeof(struct dc_control_status), "the reply keeps its size");
 static_assert(sizeof(struct dc_control_process) <= sizeof(struct dc_control_status), "the reply keeps its size");
+static_assert(sizeof(struct dc_control_followed) <= sizeof(struct dc_control_status), "the reply keeps its size");
 static_assert(sizeof(struct dc_control_rule) <= sizeof(struct dc_control_status), "the reply keeps its size");
 
 /* --- clients --- */

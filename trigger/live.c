@@ -325,6 +325,11 @@ void dc_live_row(struct dc_live *l, uint32_t index, int64_t now_ns, struct dc_li
 		ret_row->max_ns = dc_histogram_max(s->lasted, now_ns);
 }
 
+uint64_t dc_live_given_up(const struct dc_live *l)
+{
+	return l->async ? dc_async_lost(l->async) : 0;
+}
+
 bool dc_live_sampled(const struct dc_live *l, int64_t now_ns)
 {
 	return l->sampled_ns > now_ns - DC_LIVE_OVER_NS;

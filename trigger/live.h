@@ -46,6 +46,8 @@ void dc_live_lost(struct dc_live *l);
 /* Sites seen so far, and one of them as it is now. */
 uint32_t dc_live_count(const struct dc_live *l);
 void dc_live_row(struct dc_live *l, uint32_t index, int64_t now_ns, struct dc_live_row *ret_row);
+/* Async spans that were open and given up: there were too many, or events were lost. */
+uint64_t dc_live_given_up(const struct dc_live *l);
 /* Whether anything of the last ten seconds stands for more than itself. */
 bool dc_live_sampled(const struct dc_live *l, int64_t now_ns);
 /* Events of all sites, per second; ends of spans are not counted. */

@@ -207,12 +207,30 @@ static void name_process(const struct dc_ring *ring, struct dc_control_live *row
 	snprintf(row->name, sizeof(row->name), "%.63s", ring->header.name);
 }
 
-static void process_row(const struct living *i, int64_t now_ns, struct dc_control_live *row)
+static void tell_left_out(const struct living *i, const struct dc_entry *e, struct dc_control_live *row)
+{
+	const struct dc_tail_totals *totals = NULL;
+
+	if (dc_ruling_follows(e)) {
+		totals = dc_ruling_heard(e, &row->given_up);
+	} else if (i->tail) {
+		totals = dc_tail_totals(i->tail);
+		row->given_up = dc_live_given_up(i->live);
+	}
+	if (!totals)
+		return;
+	row->left_out_events = totals->skipped_events;
+	row->left_out_bytes = totals->skipped_bytes;
+	row->lost_chunks = totals->lost_chunks;
+}
+
+static void process_row(const struct living *i, const struct dc_entry *e, int64_t now_ns, struct dc_control_live *row)
 {
 	struct dc_ring_usage usage;
 
 	name_process(i->ring, row);
 	row->per_s = dc_live_per_s(i->live, now_ns);
+	tell_left_out(i, e, row);
 	if (dc_ring_usage(i->ring, &usage) < 0)
 		return;
 	row->open = usage.open_spans;
@@ -258,7 +276,7 @@ uint32_t dc_living_rows(struct dc_watcher *w, bool (*want)(void *arg, const stru
 			if (n < first || n - first >= most)
 				continue;
 			if (s == 0)
-				process_row(i, now, &row);
+				process_row(i, e, now, &row);
 			else
 				site_row(i, s - 1, now, &row);
 			each(each_arg, &row);

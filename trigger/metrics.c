@@ -118,6 +118,26 @@ static double dropped(const struct dc_control_live *row)
 	return row->kind ? NAN : (double)row->dropped;
 }
 
+static double left_out(const struct dc_control_live *row)
+{
+	return row->kind ? NAN : (double)row->left_out_events;
+}
+
+static double left_out_bytes(const struct dc_control_live *row)
+{
+	return row->kind ? NAN : (double)row->left_out_bytes;
+}
+
+static double lost_chunks(const struct dc_control_live *row)
+{
+	return row->kind ? NAN : (double)row->lost_chunks;
+}
+
+static double given_up(const struct dc_control_live *row)
+{
+	return row->kind ? NAN : (double)row->given_up;
+}
+
 static double site_events(const struct dc_control_live *row)
 {
 	return row->kind ? row->per_s : NAN;
@@ -149,6 +169,11 @@ static const struct metric metrics[] = {
 	{"dashcam_process_window_seconds", "gauge", "How far back a capture would reach.", window},
 	{"dashcam_process_wanted_window_seconds", "gauge", "How far back it should reach.", wanted_window},
 	{"dashcam_process_dropped_events_total", "counter", "Events that found no room.", dropped},
+	{"dashcam_process_left_out_events_total", "counter", "Events that the watcher left out to stay within its budget; the others stand for them.",
+	 left_out},
+	{"dashcam_process_left_out_bytes_total", "counter", "... the bytes of them.", left_out_bytes},
+	{"dashcam_process_lost_chunks_total", "counter", "Chunks overwritten before the watcher read them.", lost_chunks},
+	{"dashcam_process_async_given_up_total", "counter", "Async spans that were open, and are not followed any more.", given_up},
 	{"dashcam_site_events_per_second", "gauge", "Events, of spans their ends, of the last ten seconds.",
 	 site_events},
 	{"dashcam_site_errors_per_second", "gauge", "Log lines of level error and above, there or inside of it.",

@@ -321,6 +321,12 @@ bool dc_ruling_follows(const struct dc_entry *e)
 	return e->ruled && e->ruled->tail;
 }
 
+const struct dc_tail_totals *dc_ruling_heard(const struct dc_entry *e, uint64_t *ret_given_up)
+{
+	*ret_given_up = dc_evaluate_given_up(e->ruled->subject);
+	return dc_tail_totals(e->ruled->tail);
+}
+
 /* --- what guests compare with --- */
 
 static bool grow_thresholds(struct ruled *r, uint32_t count)

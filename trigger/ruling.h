@@ -21,6 +21,7 @@
 struct dc_watcher;
 struct dc_entry;
 struct dc_control_rule;
+struct dc_tail_totals;
 
 /* Return: 0, -ENOMEM. */
 int dc_ruling_open(struct dc_watcher *w);
@@ -30,6 +31,8 @@ void dc_ruling_found(struct dc_watcher *w, struct dc_entry *e, int64_t now_ns);
 void dc_ruling_look(struct dc_watcher *w, int64_t now_ns);
 /* Whether it has a tail; what that brings is told to live statistics, too. */
 bool dc_ruling_follows(const struct dc_entry *e);
+/* What of it was heard and left out, of one that is followed; and async spans given up. */
+const struct dc_tail_totals *dc_ruling_heard(const struct dc_entry *e, uint64_t *ret_given_up);
 /* Return: false: no rule cares for this span. */
 bool dc_ruling_span_over(struct dc_watcher *w, struct dc_entry *e, const struct dc_ring_trigger *t);
 void dc_ruling_exec(struct dc_watcher *w, struct dc_entry *e);

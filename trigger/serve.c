@@ -8,6 +8,7 @@
 
 #include "trigger/settler.h"
 #include "trigger/size.h"
+#include "trigger/tail.h"
 #include "trigger/watcher_inside.h"
 
 static void wait_for(struct dc_watcher *w, uint64_t client, uint64_t job)
@@ -172,6 +173,42 @@ static void serve_sampling(struct dc_watcher *w, uint64_t client, const struct u
 		dc_control_reply(w->control, client, &reply);
 }
 
+static bool heard_in_part(const struct dc_entry *e, const struct ucred *peer, struct dc_control_followed *ret_followed)
+{
+	const struct dc_ring *ring = e->ring;
+	struct dc_control_followed *f = ret_followed;
+	const struct dc_tail_totals *t;
+
+	if (e->gone || e->superseded || !ring->pid || (peer->uid != 0 && peer->uid != ring->uid) || !dc_ruling_follows(e))
+		return false;
+	*f = (struct dc_control_followed){.pid = ring->pid, .uid = ring->uid};
+	t = dc_ruling_heard(e, &f->given_up);
+	f->events = t->events;
+	f->left_out_events = t->skipped_events;
+	f->left_out_bytes = t->skipped_bytes;
+	f->left_out_chunks = t->skipped_chunks;
+	f->lost_chunks = t->lost_chunks;
+	snprintf(f->name, sizeof(f->name), "%.63s", ring->header.name);
+	return t->skipped_chunks || t->lost_chunks || f->given_up;
+}
+
+static void serve_followed(struct dc_watcher *w, uint64_t client, const struct ucred *peer)
+{
+	struct dc_control_reply reply = {.op = DC_CONTROL_FOLLOWED};
+	struct dc_control_followed found[DC_CONTROL_SAMPLING_MAX];
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < dc_roster_count(w->roster) && count < DC_CONTROL_SAMPLING_MAX; i++)
+		count += heard_in_part(dc_roster_at(w->roster, i), peer, &found[count]);
+	for (uint32_t i = 0; i < count; i++) {
+		reply.followed = found[i];
+		reply.more = count - 1 - i;
+		dc_control_reply(w->control, client, &reply);
+	}
+	if (count == 0)
+		dc_control_reply(w->control, client, &reply);
+}
+
 static void serve_rules(struct dc_watcher *w, uint64_t client)
 {
 	struct dc_control_reply reply = {.op = DC_CONTROL_RULES};
@@ -202,6 +239,8 @@ void dc_watcher_on_request(void *arg, uint64_t client, const struct ucred *peer,
 		dc_living_serve(w, client, peer, request);
 	else if (request->op == DC_CONTROL_RULES)
 		serve_rules(w, client);
+	else if (request->op == DC_CONTROL_FOLLOWED)
+		serve_followed(w, client, peer);
 	else
 		refuse(w, client, -EOPNOTSUPP, "this watcher does not know that request");
 }

@@ -214,6 +214,17 @@ static bool goes_on(const struct dc_tail *t, const struct known_chunk *k, uint32
 	return l && l->decoder && l->chunk == index && l->generation == dc_state_generation(k->state);
 }
 
+/* Up to @state it is passed over. What state words say is not believed to grow only. */
+static void pass_over(struct dc_tail *t, struct known_chunk *k, uint64_t state)
+{
+	const uint32_t events = dc_state_events(state), had = dc_state_events(k->state);
+	const uint32_t bytes = dc_state_bytes(state), had_bytes = dc_state_bytes(k->state);
+
+	t->totals.skipped_events += events > had ? events - had : 0;
+	t->totals.skipped_bytes += bytes > had_bytes ? bytes - had_bytes : 0;
+	k->state = state;
+}
+
 static void consider(struct dc_tail *t, uint32_t index, const struct dc_chunk_entry *e)
 {
 	struct known_chunk *k = &t->chunks[index];
@@ -231,7 +242,7 @@ static void consider(struct dc_tail *t, uint32_t index, const struct dc_chunk_en
 		if (bytes <= had)
 			return;
 		if (k->weight <= 0) {
-			k->state = e->state;
+			pass_over(t, k, e->state);
 			return;
 		}
 		p.from = had;
@@ -297,7 +308,7 @@ static bool consider_open(struct dc_tail *t)
 
 static void skip(struct dc_tail *t, struct known_chunk *k, const struct piece *p)
 {
-	k->state = p->state;
+	pass_over(t, k, p->state);
 	k->weight = 0;
 	t->totals.skipped_chunks++;
 	t->totals.sampled = true;

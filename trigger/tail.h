@@ -29,6 +29,8 @@ struct dc_tail_totals {
 	uint64_t events; /* delivered */
 	uint64_t bytes; /* of them */
 	uint64_t skipped_chunks; /* by chance, to stay inside the budget */
+	uint64_t skipped_events; /* in them, as their state words say */
+	uint64_t skipped_bytes;
 	uint64_t lost_chunks; /* recycled before or while they were read, or not to be decoded */
 	uint64_t cpu_ns; /* of looks at rings that had something new, handlers included */
 	bool sampled; /* the last look skipped some, or delivered events that stand for several */

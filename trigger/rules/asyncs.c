@@ -60,6 +60,11 @@ void dc_asyncs_event(struct dc_subject *s, const struct dc_event *event, double 
 		lasted(s, &a, t, event->site, weight, now_ns);
 }
 
+uint64_t dc_evaluate_given_up(const struct dc_subject *s)
+{
+	return s->async ? dc_async_lost(s->async) : 0;
+}
+
 void dc_evaluate_lost(struct dc_subject *s)
 {
 	s->lost_ns = s->evaluate->now_ns;

@@ -84,6 +84,8 @@ struct dc_evaluate_waiting {
 	uint64_t oldest_ns; /* 0: a counter */
 };
 uint32_t dc_evaluate_waiting(struct dc_subject *s, uint64_t now_units, struct dc_evaluate_waiting *ret_waiting, uint32_t max);
+/* Those that were open and given up: more than DC_ASYNC_MAX were, or events were lost. */
+uint64_t dc_evaluate_given_up(const struct dc_subject *s);
 /* Some of its events were lost: what seems open may have ended. */
 void dc_evaluate_lost(struct dc_subject *s);
 /*
