@@ -54,6 +54,9 @@ printf '[watch]\nout = %s\ncooldown = 0\nwindow = 20s\nsettle = no\n' "$store" >
 printf '[watch]\nwindow = 20\n' >"$dir/bad.conf"
 expect 1 "line 2: window: '20' was not understood" watch --config "$dir/bad.conf"
 expect 1 "cannot read the configuration" watch --config "$dir/none.conf"
+expect 1 "/dev/zero': it is not a regular file" watch --config /dev/zero
+truncate -s 2M "$dir/huge.conf"
+expect 1 "it is larger than 1 MiB" rules check "$dir/huge.conf"
 expect 1 "no watcher in" trigger --all
 "$bin" watch --config "$dir/conf" 2>"$dir/watch.err" &
 watcher=$!

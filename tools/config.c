@@ -4,13 +4,17 @@
 #include "tools/config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <ini.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "ipc/cleanup.h"
 
+#define FILE_BYTES_MAX (1 << 20)
 #define LINE_BYTES_MAX (INI_MAX_LINE - 2) /* inih would cut a longer line silently in two */
 
 #define SECTION_BYTES 50u /* of inih, with the NUL: it would cut a longer name silently */
@@ -280,17 +284,36 @@ static int load(struct loading *l, FILE *f)
 	return l->error ? l->error : -EINVAL;
 }
 
-int config_load(struct config *config, const char *path, struct config_kind *kinds)
+/* It is read twice, so no pipe; and neither a device nor somebody's log is read to its end to find that it is none. */
+static int open_file(const char *path, FILE **ret_file)
 {
-	CLEANUP(fclose) FILE *f = fopen(path, "re");
-	struct loading l = {.config = config, .path = path, .kinds = kinds};
-	int r;
+	CLEANUP(close_fd) int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	struct stat st;
+	int r = fd < 0 || fstat(fd, &st) < 0 ? -errno : S_ISDIR(st.st_mode) ? -EISDIR : 0;
 
-	if (!f) {
-		r = -errno;
+	if (r < 0) {
 		say("cannot read the configuration '%s': %s", path, strerror(-r));
 		return r;
 	}
+	if (!S_ISREG(st.st_mode) || st.st_size > FILE_BYTES_MAX) {
+		say("cannot read the configuration '%s': %s", path, S_ISREG(st.st_mode) ? "it is larger than 1 MiB" : "it is not a regular file");
+		return -ENOTSUP;
+	}
+	*ret_file = fdopen(fd, "r");
+	if (!*ret_file)
+		return -errno;
+	TAKE_FD(fd);
+	return 0;
+}
+
+int config_load(struct config *config, const char *path, struct config_kind *kinds)
+{
+	CLEANUP(fclose) FILE *f = NULL;
+	struct loading l = {.config = config, .path = path, .kinds = kinds};
+	int r = open_file(path, &f);
+
+	if (r < 0)
+		return r;
 	r = load(&l, f);
 	free(l.headers);
 	return r;
