@@ -46,6 +46,9 @@ expect 64 "--memory: '1B' is too small, expected at least 512KiB" run --memory 1
 lacks "$dir/err" "has no recorder inside" # the least that is taken is enough
 DASHCAM=0 "$bin" run --out "$dir/small" -- "$app" >"$dir/out" 2>"$dir/err" || wrong "DASHCAM=0 run"
 holds "$dir/err" "'$app' recorded nothing \(DASHCAM=0\)"
+(ulimit -f 400; "$bin" run --out "$dir/small" -- "$app") >"$dir/out" 2>"$dir/err"
+holds "$dir/err" "'$app' recorded nothing \(RLIMIT_FSIZE is smaller than a ring, see 'dashcam doctor'\)"
+(ulimit -f 400; "$bin" doctor) | grep -q '^Failed  *file size' || wrong "doctor knows of limits that leave no ring"
 [[ -z $(ls "$rings") ]] || wrong "run leaves nothing behind: $(ls "$rings")"
 
 # --- watch: configuration, one per directory, triggers ---

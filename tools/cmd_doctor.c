@@ -222,6 +222,9 @@ static void check_fsize(struct checks *c)
 	if (l.rlim_cur >= USUAL_CAP)
 		checks_add(c, "file size", CHECK_OK, NULL, NULL, "%s",
 			   l.rlim_cur == RLIM_INFINITY ? "unlimited" : text_bytes(l.rlim_cur).s);
+	else if (l.rlim_cur < DC_RING_BYTES_MIN)
+		checks_add(c, "file size", CHECK_FAILED, "programs get no ring and record nothing",
+			   "ulimit -f unlimited where the programs are started", "RLIMIT_FSIZE is %s", text_bytes(l.rlim_cur).s);
 	else
 		checks_add(c, "file size", CHECK_DEGRADED, "rings cannot be larger, so the window is shorter",
 			   "ulimit -f unlimited where the programs are started", "RLIMIT_FSIZE is %s",

@@ -333,10 +333,13 @@ static void say_how_to_save(struct run *r)
 static const char *what_prevents_rings(const struct run *r, char text[static 160])
 {
 	const char *off = getenv("DASHCAM");
+	struct rlimit files;
 	struct statfs fs;
 
 	if (off && strcmp(off, "0") == 0)
 		return "DASHCAM=0";
+	if (getrlimit(RLIMIT_FSIZE, &files) == 0 && files.rlim_cur < DC_RING_BYTES_MIN)
+		return "RLIMIT_FSIZE is smaller than a ring, see 'dashcam doctor'";
 	if (statfs(r->dir, &fs) < 0 ||
 	    (uint64_t)fs.f_bavail * (uint64_t)fs.f_bsize / DC_RING_FREE_PARTS >= DC_RING_BYTES_MIN)
 		return NULL;
