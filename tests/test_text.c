@@ -104,6 +104,26 @@ static void test_print_is_safe(void **state)
 	expect_print(text_quote, "a\n", 2, "\"a\\n\"");
 }
 
+/* A word of a command that people are told to type is one word to their shell, and none of it is a command to it. */
+static void test_words(void **state)
+{
+	char word[16];
+
+	(void)state;
+	text_word("a/b-1.dcap", word, sizeof(word));
+	assert_string_equal(word, "a/b-1.dcap");
+	text_word("o ut/$(x)", word, sizeof(word));
+	assert_string_equal(word, "'o ut/$(x)'");
+	text_word("it's", word, sizeof(word));
+	assert_string_equal(word, "'it'\\''s'");
+	text_word("", word, sizeof(word));
+	assert_string_equal(word, "''");
+	text_word("13 characters", word, sizeof(word));
+	assert_string_equal(word, "'13 characters'");
+	text_word("14 characters.", word, sizeof(word)); /* no room for quotes */
+	assert_string_equal(word, "14 characters.");
+}
+
 /* Columns are as wide as their widest cell, counted in characters, not bytes; the last one is not padded. */
 static void test_table(void **state)
 {
@@ -137,6 +157,7 @@ int main(void)
 		cmocka_unit_test(test_options_round_trip),
 		cmocka_unit_test(test_times),
 		cmocka_unit_test(test_print_is_safe),
+		cmocka_unit_test(test_words),
 		cmocka_unit_test(test_table),
 	};
 

@@ -471,6 +471,7 @@ static void losses(const struct info *i)
 
 static int info_text(const struct info *i)
 {
+	char path[4300];
 	int r;
 
 	why(i);
@@ -483,10 +484,11 @@ static int info_text(const struct info *i)
 	if (r < 0)
 		return r;
 	losses(i);
+	text_word(i->path, path, sizeof(path));
 	fputs("\nNext:\n  dashcam show ", stdout);
-	print(i->path);
+	print(path);
 	fputs(" --from -5s\n  dashcam export ", stdout);
-	print(i->path);
+	print(path);
 	fputs(" -f chrome -o trace.json      # open it in ui.perfetto.dev\n", stdout);
 	return 0;
 }

@@ -320,20 +320,21 @@ static void next_command(const struct why *w, char *text, size_t size)
 {
 	const int64_t longest = w->thread && w->thread->depth ? w->thread->spans[0].open_ns : 0;
 	const uint8_t *trace = w->incident->cause.trace_id;
-	char id[33];
+	char id[33], path[4300];
 
+	text_word(w->path, path, sizeof(path));
 	if (!trace_text(trace, id) && w->thread)
 		trace = w->thread->trace_id;
 	if (w->incident->reason == DC_REASON_DEATH)
-		snprintf(text, size, "dashcam info %s", w->path);
+		snprintf(text, size, "dashcam info %s", path);
 	else if (trace_text(trace, id))
-		snprintf(text, size, "dashcam show %s --trace %.16s", w->path, id);
+		snprintf(text, size, "dashcam show %s --trace %.16s", path, id);
 	else if (!w->thread && w->samples.cpu_samples)
-		snprintf(text, size, "dashcam report %s hot-functions", w->path);
+		snprintf(text, size, "dashcam report %s hot-functions", path);
 	else if (!w->thread)
-		snprintf(text, size, "dashcam report %s threads", w->path);
+		snprintf(text, size, "dashcam report %s threads", path);
 	else
-		snprintf(text, size, "dashcam show %s --tid %u --from -%.3gs", w->path, w->tid,
+		snprintf(text, size, "dashcam show %s --tid %u --from -%.3gs", path, w->tid,
 			 longest > 0 ? (double)longest / 1e9 * 1.1 + 0.1 : 5.0);
 }
 

@@ -347,3 +347,29 @@ int table_print(struct table *t, FILE *out)
 	*t = (struct table){0};
 	return r;
 }
+
+void text_word(const char *word, char *to, size_t size)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:=@%+,-";
+	size_t at = 0;
+
+	snprintf(to, size, "%s", word);
+	if (*word && word[strspn(word, plain)] == '\0')
+		return;
+	for (const char *c = word; *c; c++) /* a quote is put beside the quotes: '\'' */
+		at += *c == '\'' ? 4 : 1;
+	if (at + 3 > size)
+		return;
+	at = 0;
+	to[at++] = '\'';
+	for (const char *c = word; *c; c++) {
+		if (*c == '\'') {
+			memcpy(to + at, "'\\''", 4);
+			at += 4;
+		} else {
+			to[at++] = *c;
+		}
+	}
+	to[at++] = '\'';
+	to[at] = '\0';
+}

@@ -34,6 +34,8 @@ struct text text_format(const char *format, ...) __attribute__((format(printf, 1
  */
 void text_print(FILE *out, const char *bytes, size_t length);
 void text_quote(FILE *out, const char *bytes, size_t length);
+/* A word of a command to type: as it is, or in the shell's quotes. Left as it is where @to has no room for them. */
+void text_word(const char *word, char *to, size_t size);
 
 /* Colours: only where the stream is a terminal that has them and NO_COLOR is not set (no-color.org). */
 bool colour_wanted(FILE *out);
