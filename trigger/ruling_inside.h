@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What ruling.c (facts in) and act.c (decisions out) share; nobody else includes it. */
+/* What ruling.c (whom rules are about), ruling_look.c (facts in) and act.c (decisions out) share; nobody else includes it. */
 #pragma once
 
 #include "trigger/command.h"
@@ -11,6 +11,8 @@
 
 /* The built-in of judge.c: it holds the dying process, so it does not wait for a rule to tell it. */
 #define RULE_EXIT_SIGNAL "default.exit-signal"
+
+#define TAILS_NS (SECOND_NS / 400) /* of a look at all rings: 1 % of a core at four looks a second */
 
 struct lane_seen { /* at the last look */
 	uint32_t tid;
@@ -58,6 +60,18 @@ struct dc_ruling {
 	uint64_t acted; /* so often something followed from a rule */
 };
 
-/* The evaluator's word. */
+/* ---- ruling.c ---- */
+
+/* Of several images of a process the first that lives has them: nothing is to be noticed twice. */
+void dc_ruled_open_vitals(struct ruled *r);
+
+/* ---- ruling_look.c ---- */
+
+/* What it recorded since the last look, now and not with the others. */
+void dc_ruled_look(struct ruled *r, int64_t budget_ns);
+void dc_ruled_reset_thresholds(struct ruled *r);
+
+/* ---- act.c: the evaluator's word ---- */
+
 void dc_act(void *arg, const struct dc_rule_firing *firing);
 void dc_act_untold(void *arg, const struct dc_rule *rule, void *process, uint64_t count);
