@@ -86,7 +86,7 @@ DC_DEFINE_CLEANUP(dc_ring, struct dc_ring *, dc_ring_unref)
 int dc_ring_alive(const struct dc_ring *ring);
 
 /*
- * Any range of the file, for who copies chunks (snapshot.c, tail.c): what cannot be read is zero, which commits nothing and
+ * Any range of the file, for who copies chunks (snapshot.c, tail_decode.c): what cannot be read is zero, which commits nothing and
  * claims nothing. Return: whether all was there; if not, the file was cut by its owner, or by somebody.
  */
 bool dc_ring_read(const struct dc_ring *ring, void *to, size_t bytes, uint64_t offset);

@@ -5,7 +5,7 @@
  *   watcher.c   open, loop, close           fire.c    from a reason to incidents in the worker
  *   judge.c     how processes ended         serve.c   requests of the control socket, and what became of captures
  *   sampling.c  which of them are sampled   living.c  what they do right now, while somebody asks
- *   ruling.c    what rules see              act.c     what follows from it
+ *   ruling.c    what rules see (_look.c)    act.c     what follows from it
  *   raising.c   more often, for a while
  *   home.c      the directory it watches, and how it is found there
  *   metrics.c   the same as text for a collector
