@@ -78,7 +78,7 @@ static uint64_t read_frame(const struct dc_stacks *s, uint32_t number)
 
 	if (!f)
 		return 0;
-	must(dc_stacks_frame_at(s, f->address) != 0);
+	must(dc_stacks_frame(s, dc_stacks_frame_at(s, f->address))->address == f->address);
 	hash = mix(f->address, dc_stacks_map(s, f->map).path, strlen(dc_stacks_map(s, f->map).path));
 	for (uint32_t i = 0, n = f->name; n && i < DC_STACKS_INLINE_MAX; i++) {
 		const struct dc_name_view v = dc_stacks_name(s, n);

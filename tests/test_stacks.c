@@ -150,20 +150,31 @@ static const char *first_fault(const struct dc_capture *c)
 	return dc_capture_faults(c, &f) ? f[0].text : "";
 }
 
+/* The capture that put_stacks() makes; close_both() in the end. */
+static struct dc_stacks *written(const struct dc_incident *incident, struct dc_capture **ret_c)
+{
+	write_capture(put_stacks, NULL, incident);
+	*ret_c = open_capture(path);
+	return open_stacks(*ret_c);
+}
+
+static void close_both(struct dc_stacks *s, struct dc_capture *c)
+{
+	dc_stacks_close(s);
+	dc_capture_close(c);
+}
+
 /* --- tables --- */
 
 static void test_tables(void **state)
 {
 	/* Maps, stacks, frames and names come back under their numbers, texts and inline chains included. */
 	struct dc_capture *c;
-	struct dc_stacks *s;
+	struct dc_stacks *s = written(NULL, &c);
 	const uint32_t *numbers;
 	struct dc_name_view n;
 
 	(void)state;
-	write_capture(put_stacks, NULL, NULL);
-	c = open_capture(path);
-	s = open_stacks(c);
 	assert_int_equal(faults(c), 0);
 	assert_int_equal(dc_stacks_map_count(s), 3);
 	assert_int_equal(dc_stacks_stack_count(s), 3);
@@ -191,8 +202,7 @@ static void test_tables(void **state)
 	assert_int_equal(dc_stacks_frame_at(s, 0x1234), 3);
 	assert_int_equal(dc_stacks_frame_at(s, 0x5678), 2);
 	assert_int_equal(dc_stacks_frame_at(s, 0x5679), 0);
-	dc_stacks_close(s);
-	dc_capture_close(c);
+	close_both(s, c);
 }
 
 static void test_what_leads_nowhere(void **state)
@@ -200,12 +210,9 @@ static void test_what_leads_nowhere(void **state)
 	/* Numbers of nothing give empty answers. */
 	const uint32_t nowhere[] = {0, 4, 1u << 24, UINT32_MAX};
 	struct dc_capture *c;
-	struct dc_stacks *s;
+	struct dc_stacks *s = written(NULL, &c);
 
 	(void)state;
-	write_capture(put_stacks, NULL, NULL);
-	c = open_capture(path);
-	s = open_stacks(c);
 	for (unsigned i = 0; i < 4; i++) {
 		const uint32_t *numbers;
 
@@ -218,8 +225,7 @@ static void test_what_leads_nowhere(void **state)
 			assert_string_equal(dc_stacks_map(s, nowhere[i]).path, "");
 		}
 	}
-	dc_stacks_close(s);
-	dc_capture_close(c);
+	close_both(s, c);
 }
 
 static void test_to_root(void **state)
@@ -235,17 +241,13 @@ static void test_to_root(void **state)
 		{2, DC_SAMPLE_WALKED, false}, /* inner, inlined in outer */
 	};
 	struct dc_capture *c;
-	struct dc_stacks *s;
+	struct dc_stacks *s = written(NULL, &c);
 
 	(void)state;
-	write_capture(put_stacks, NULL, NULL);
-	c = open_capture(path);
-	s = open_stacks(c);
 	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
 		assert_int_equal(dc_stacks_to_root(s, &(struct dc_sample){.stack = cases[i].stack, .flags = cases[i].flags}),
 				 cases[i].to_root);
-	dc_stacks_close(s);
-	dc_capture_close(c);
+	close_both(s, c);
 }
 
 /* --- samples --- */
@@ -296,13 +298,10 @@ static void test_samples(void **state)
 	/* Samples come with all their parts, cut by window, clock and thread; those of the trigger pass any time. */
 	struct dc_stacks_totals t;
 	struct dc_capture *c;
-	struct dc_stacks *s;
+	struct dc_stacks *s = written(&window, &c);
 	struct seen seen;
 
 	(void)state;
-	write_capture(put_stacks, NULL, &window);
-	c = open_capture(path);
-	s = open_stacks(c);
 	assert_int_equal(look(s, (struct dc_cut){.everything = true}).count, 7); /* and one of a later version */
 	seen = look(s, (struct dc_cut){0});
 	assert_int_equal(seen.count, 5);
@@ -324,8 +323,7 @@ static void test_samples(void **state)
 		assert_int_equal(t.last_switch_ns, 2600);
 	}
 	assert_int_equal(faults(c), 0);
-	dc_stacks_close(s);
-	dc_capture_close(c);
+	close_both(s, c);
 }
 
 static int stop(void *arg, const struct dc_sample_view *v)
@@ -338,17 +336,13 @@ static void test_stopping(void **state)
 {
 	/* What the callback returns ends it and is returned. */
 	struct dc_capture *c;
-	struct dc_stacks *s;
+	struct dc_stacks *s = written(NULL, &c);
 	int count = 0;
 
 	(void)state;
-	write_capture(put_stacks, NULL, NULL);
-	c = open_capture(path);
-	s = open_stacks(c);
 	assert_int_equal(dc_stacks_each(s, &(struct dc_cut){.everything = true}, stop, &count), -EDOM);
 	assert_int_equal(count, 2);
-	dc_stacks_close(s);
-	dc_capture_close(c);
+	close_both(s, c);
 }
 
 static void test_clock(void **state)
@@ -360,15 +354,11 @@ static void test_clock(void **state)
 				       .anchor_count = 2,
 				       .anchors = {{1, 5000001, 1, 1}, {100000000, 105000000, 100000000, 1}}};
 	struct dc_capture *c;
-	struct dc_stacks *s;
+	struct dc_stacks *s = written(&incident, &c);
 
 	(void)state;
-	write_capture(put_stacks, NULL, &incident);
-	c = open_capture(path);
-	s = open_stacks(c);
 	assert_int_equal(look(s, (struct dc_cut){.everything = true}).last_ns, 5009100);
-	dc_stacks_close(s);
-	dc_capture_close(c);
+	close_both(s, c);
 }
 
 static void test_process_without_samples(void **state)
@@ -481,8 +471,7 @@ static void test_bad_blocks(void **state)
 		assert_int_equal(dc_stacks_frame_count(s), 3);
 		assert_string_equal(dc_stacks_name(s, 3).function, "main");
 		assert_int_equal(dc_stacks_frame(s, 2)->address, 0x5678);
-		dc_stacks_close(s);
-		dc_capture_close(c);
+		close_both(s, c);
 	}
 }
 
@@ -520,8 +509,7 @@ static void test_memory(void **state)
 	assert_true(dc_stacks_frame_count(s) >= 1900000 && dc_stacks_frame_count(s) < 2200000);
 	assert_non_null(strstr(first_fault(c), "larger than this reader takes"));
 	assert_true(after.ru_maxrss - before.ru_maxrss < 180 << 10);
-	dc_stacks_close(s);
-	dc_capture_close(c);
+	close_both(s, c);
 }
 
 /* --- cut and flipped --- */
@@ -629,8 +617,7 @@ static void test_flip_anywhere(void **state)
 			fail_msg("byte %zu: nobody noticed", at);
 		if (part.of_stacks && !part.pad ? n >= ALL || n < ALL - lost_with(part.type) : n != ALL)
 			fail_msg("byte %zu: %u of %u things", at, n, ALL);
-		dc_stacks_close(s);
-		dc_capture_close(c);
+		close_both(s, c);
 		assert_int_equal(pwrite(v.fd, v.bytes + at, 1, (off_t)at), 1);
 	}
 	victim_fini(&v);
