@@ -23,26 +23,26 @@ trap 'stop_all; rm -rf "$work"' EXIT
 
 # fault|rules that name it rightly|what it is
 faults='
-lock-convoy|unusual|readers sleep with a lock
-slow-disk|unusual|500 ms a journal record
-dns-wait|unusual|the resolver does not answer
+lock-convoy|unusual,slower|readers sleep with a lock
+slow-disk|unusual,slower|500 ms a journal record
+dns-wait|unusual,slower|the resolver does not answer
 thread-leak|thread|a thread a request
 memory-growth|memory|64 KiB a request
 fd-leak|descriptors|a descriptor a request
 busy-loop|open|one request spins
 lost-wakeup|silent,open|the indexer is not told
-queue-growth|unusual|jobs take 200 ms
-retry-storm|unusual|asked again and again
+queue-growth|unusual,slower|jobs take 200 ms
+retry-storm|unusual,slower|asked again and again
 deadlock|open|two shards, two orders
 slow-route|slower,unusual|GET /stats walks everything
 gc-pause|unusual|all shards locked
 crash|signal|a null pointer
-fork-bomb|unusual|a hundred spinning children
+fork-bomb|unusual,slower|a hundred spinning children
 clock-step|silent,open|an hour ahead
 log-storm|log|two hundred errors a request
 oom-kill|signal|memory limit of its cgroup
 stopped|stopped|SIGSTOP
-throttled|unusual|1 % of a CPU by its cgroup
+throttled|unusual,slower|1 % of a CPU by its cgroup
 '
 
 say() { printf '%s\n' "$*"; }
