@@ -328,26 +328,26 @@ void dc_roster_event(struct dc_roster *r)
 
 /*
  * Spans that were too long share the slots, and are brought by the tail as well: of those that were written over only so many
- * are missed as the guest counted, and were not told of. One that it has counted, but whose slot is not there yet, is in the next look.
+ * are missed as the guest counted, and were not told of. One that it has counted, but whose slot is not there yet, is in the next look. A look
+ * is no instant: in a storm its count may be older than its slots, and what it lacks is in the next one, too.
  */
-static void tell_overwritten(struct dc_roster *r, struct dc_entry *e, const struct dc_ring_look *l, uint64_t passed,
-			     const struct dc_ring_trigger *like)
+static void tell_overwritten(struct dc_roster *r, struct dc_entry *e, const struct dc_ring_look *l, uint64_t passed)
 {
 	uint64_t count = l->triggers_asked > e->told ? l->triggers_asked - e->told : 0;
 
-	if (count > passed)
-		count = passed;
+	if (count > passed + e->behind)
+		count = passed + e->behind;
 	if (count > PASSED_MAX)
 		count = PASSED_MAX;
 	e->told += count;
+	e->behind = passed > count ? passed - count : 0;
 	if (count)
-		r->handler.overwritten(r->arg, e, count, like->reason ? like : NULL);
+		r->handler.overwritten(r->arg, e, count, e->like.reason ? &e->like : NULL);
 }
 
 /* New triggers in order. One found half written is waited for until the next look, then passed over. */
 static void handle_triggers(struct dc_roster *r, struct dc_entry *e, const struct dc_ring_look *l)
 {
-	struct dc_ring_trigger like = {0};
 	uint64_t passed = 0;
 
 	if (l->trigger_seq - e->trigger_seq > DC_TRIGGER_SLOTS) {
@@ -369,13 +369,13 @@ static void handle_triggers(struct dc_roster *r, struct dc_entry *e, const struc
 			continue;
 		if (t.reason == DC_TRIGGER_API) {
 			e->told++;
-			like = t;
+			e->like = t;
 		}
 		r->handler.trigger(r->arg, e, &t);
 	}
 	e->unacked = true;
-	if (passed)
-		tell_overwritten(r, e, l, passed, &like);
+	if (passed || e->behind)
+		tell_overwritten(r, e, l, passed);
 }
 
 /* Whoever is acknowledged rings again, which costs it some system calls; in a storm once a look is enough. */
@@ -401,7 +401,7 @@ static void look(struct dc_roster *r, struct dc_entry *e, bool ask_lock, int64_t
 		if (l.modules_used != e->modules)
 			dc_maps_want(e->ring->maps);
 		e->modules = l.modules_used;
-		if (l.trigger_seq > e->trigger_seq)
+		if (l.trigger_seq > e->trigger_seq || (e->behind && l.trigger_seq == e->trigger_seq))
 			handle_triggers(r, e, &l);
 		acknowledge(e, now_ns);
 	}
