@@ -53,7 +53,8 @@ holds "$dir/err" "'$app' recorded nothing \(RLIMIT_FSIZE is smaller than a ring,
 
 # --- watch: configuration, one per directory, triggers ---
 
-printf '[watch]\nout = %s\ncooldown = 0\nwindow = 20s\nsettle = no\n' "$store" >"$dir/conf"
+# not sampled: which thread `why` tells of would be up to who has a sample by chance
+printf '[watch]\nout = %s\ncooldown = 0\nwindow = 20s\nsettle = no\nsample = off\n' "$store" >"$dir/conf"
 printf '[watch]\nwindow = 20\n' >"$dir/bad.conf"
 expect 1 "line 2: window: '20' was not understood" watch --config "$dir/bad.conf"
 expect 1 "cannot read the configuration" watch --config "$dir/none.conf"
