@@ -1,43 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * perf_event_open(2), and nothing else of perf: which events the sampler needs and how each is asked for.
- *
- *   DC_PERF_CPU       a stack every 1/hz s of CPU time                     ─┐ into the ring of stacks
- *   DC_PERF_OFF       a stack at every n-th switch away from the CPU       ─┘
- *   DC_PERF_SWITCHES  PERF_RECORD_SWITCH of every context switch              into the ring of switches
- *   DC_PERF_CHANGES   new executable mappings, exec, fork                     into the ring that is read
- *   DC_PERF_ANCHOR    nothing at all: it owns a ring, which the others write into (PERF_EVENT_IOC_SET_OUTPUT), so that
- *                     memory is bounded by CPUs, not by processes
- *
- * PERF_SAMPLE_PERIOD is never asked for: a software event with a fixed period that reports it is sampled every time
- * (perf_swevent_event()). What a sample stands for follows from the id of its event instead.
- */
+/* perf_event_open(2), and nothing else of perf. Which events there are, and how each is asked for: ipc/perf_attr.h. */
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 
-enum dc_perf_kind {
-	DC_PERF_CPU = 0,
-	DC_PERF_OFF = 1,
-	DC_PERF_SWITCHES = 2,
-	DC_PERF_CHANGES = 3,
-	DC_PERF_KINDS = 4,
-	DC_PERF_ANCHOR = 4,
-};
-
-#define DC_PERF_COPY_MAX (60u << 10) /* a record is shorter than 64 KiB */
-
-struct dc_perf_shape {
-	uint32_t hz;
-	uint64_t off_period;
-	uint32_t copy_bytes; /* of the stack, a multiple of 8; 0: frame pointers */
-	bool kernel; /* kernel mode too */
-	bool host; /* all processes of a CPU: pid is ignored */
-	bool tasks; /* DC_PERF_CHANGES: also who makes whom, and exec */
-	bool backward; /* an anchor's ring is overwritten */
-	uint32_t wakeup_bytes; /* an anchor's */
-};
+#include "ipc/perf_attr.h"
 
 /*
  * dc_perf_open() - an event of thread @tid (0: the calling one) on @cpu, inherited by threads and children it makes
@@ -48,6 +16,9 @@ int dc_perf_open(enum dc_perf_kind kind, const struct dc_perf_shape *shape, uint
 
 /* Let the event write into @anchor's ring. */
 int dc_perf_output(int fd, int anchor);
+/* In all threads that inherited it, too. */
+int dc_perf_enable(int fd, bool on);
+int dc_perf_id(int fd, uint64_t *ret_id);
 /* Nothing is written into its ring while it is paused. */
 int dc_perf_pause(int anchor, bool pause);
 

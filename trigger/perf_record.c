@@ -8,55 +8,30 @@
 
 #include "ipc/registers.h"
 
-/* Order of the kernel's mask, lowest bit first, as numbers of ipc/registers.h. */
+/* In the order of the kernel's mask (dc_perf_regs_mask()), lowest bit first, as numbers of ipc/registers.h. */
 #if defined(__x86_64__)
-static const struct {
-	uint8_t perf;
-	uint8_t ours;
-} registers[] = {
-	{PERF_REG_X86_AX, DC_REG_X86_RAX},     {PERF_REG_X86_BX, DC_REG_X86_RBX},
-	{PERF_REG_X86_CX, DC_REG_X86_RCX},     {PERF_REG_X86_DX, DC_REG_X86_RDX},
-	{PERF_REG_X86_SI, DC_REG_X86_RSI},     {PERF_REG_X86_DI, DC_REG_X86_RDI},
-	{PERF_REG_X86_BP, DC_REG_X86_RBP},     {PERF_REG_X86_SP, DC_REG_X86_RSP},
-	{PERF_REG_X86_IP, DC_REG_X86_RIP},     {PERF_REG_X86_R8, DC_REG_X86_R8},
-	{PERF_REG_X86_R9, DC_REG_X86_R8 + 1},  {PERF_REG_X86_R10, DC_REG_X86_R8 + 2},
-	{PERF_REG_X86_R11, DC_REG_X86_R8 + 3}, {PERF_REG_X86_R12, DC_REG_X86_R8 + 4},
-	{PERF_REG_X86_R13, DC_REG_X86_R8 + 5}, {PERF_REG_X86_R14, DC_REG_X86_R8 + 6},
-	{PERF_REG_X86_R15, DC_REG_X86_R8 + 7},
+static const uint8_t registers[] = {
+	DC_REG_X86_RAX,	   DC_REG_X86_RBX,    DC_REG_X86_RCX,	 DC_REG_X86_RDX,    DC_REG_X86_RSI,    DC_REG_X86_RDI,
+	DC_REG_X86_RBP,	   DC_REG_X86_RSP,    DC_REG_X86_RIP,	 DC_REG_X86_R8,	    DC_REG_X86_R8 + 1, DC_REG_X86_R8 + 2,
+	DC_REG_X86_R8 + 3, DC_REG_X86_R8 + 4, DC_REG_X86_R8 + 5, DC_REG_X86_R8 + 6, DC_REG_X86_R8 + 7,
 };
-static_assert(sizeof(registers) / sizeof(registers[0]) == DC_REGS, "all of them");
-
-static unsigned bit_of(unsigned i)
-{
-	return registers[i].perf;
-}
+static_assert(sizeof(registers) == DC_REGS, "all of them");
+static_assert(PERF_REG_X86_AX == 0 && PERF_REG_X86_BX == 1 && PERF_REG_X86_IP == 8 && PERF_REG_X86_R8 == 16 &&
+		      PERF_REG_X86_R15 == 23,
+	      "the order of the mask");
 
 static unsigned number_of(unsigned i)
 {
-	return registers[i].ours;
+	return registers[i];
 }
 #else /* aarch64: X0 .. X29, LR, SP, PC in both */
 static_assert(PERF_REG_ARM64_PC == DC_REG_ARM_PC, "the same order");
-
-static unsigned bit_of(unsigned i)
-{
-	return i;
-}
 
 static unsigned number_of(unsigned i)
 {
 	return i;
 }
 #endif
-
-uint64_t dc_perf_regs_mask(void)
-{
-	uint64_t mask = 0;
-
-	for (unsigned i = 0; i < DC_REGS; i++)
-		mask |= UINT64_C(1) << bit_of(i);
-	return mask;
-}
 
 /* A record's bytes, taken one field after the other. */
 struct cursor {

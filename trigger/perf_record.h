@@ -12,9 +12,6 @@
 
 struct perf_event_header;
 
-/* Which user registers are asked for: those of ipc/registers.h. */
-uint64_t dc_perf_regs_mask(void);
-
 /* What every sample and every switch begins with, or ends with. */
 struct dc_perf_who {
 	uint64_t id; /* of a sample's event; 0: a switch has none */
