@@ -60,8 +60,11 @@ uint64_t dc_perf_ring_written(const struct dc_perf_ring *r)
 	return 0 - head_of(r); /* it counts down from 0 */
 }
 
-/* The record at @at, of which no more than @room bytes can be. NULL: there is none. */
-static const struct perf_event_header *record_at(const struct dc_perf_ring *r, uint64_t at, uint64_t room)
+/*
+ * The record at @at, of which no more than @room bytes can be. NULL: there is none. Its size is read once: whose events these
+ * are may let the ring go on while it is read.
+ */
+static const struct perf_event_header *record_at(const struct dc_perf_ring *r, uint64_t at, uint64_t room, size_t *ret_bytes)
 {
 	const uint8_t *data = data_of(r);
 	const uint64_t offset = at & (r->bytes - 1), to_end = r->bytes - offset;
@@ -72,6 +75,7 @@ static const struct perf_event_header *record_at(const struct dc_perf_ring *r, u
 	memcpy(&h, data + offset, sizeof(h));
 	if (h.size < sizeof(h) || (h.size & 7) != 0 || h.size > room)
 		return NULL;
+	*ret_bytes = h.size;
 	if (h.size <= to_end)
 		return (const struct perf_event_header *)(const void *)(data + offset);
 	memcpy(r->bounce, data + offset, to_end);
@@ -87,10 +91,9 @@ bool dc_perf_ring_walk(const struct dc_perf_ring *r, uint64_t since, dc_perf_eac
 	const uint64_t room = wanted < r->bytes ? wanted : r->bytes;
 	const struct perf_event_header *h;
 	uint64_t seen = 0;
+	size_t bytes;
 
-	while (seen < room && (h = record_at(r, head + seen, room - seen)) != NULL) {
-		const size_t bytes = h->size;
-
+	while (seen < room && (h = record_at(r, head + seen, room - seen, &bytes)) != NULL) {
 		if (!each(arg, h, bytes))
 			return true;
 		seen += bytes;
@@ -105,12 +108,11 @@ void dc_perf_ring_read(struct dc_perf_ring *r, dc_perf_each *each, void *arg)
 	const struct perf_event_header *h;
 	uint64_t tail = page->data_tail; /* only we write it */
 	bool more = true;
+	size_t bytes;
 
 	if (head - tail > r->bytes)
 		tail = head;
-	while (more && tail != head && (h = record_at(r, tail, head - tail)) != NULL) {
-		const size_t bytes = h->size;
-
+	while (more && tail != head && (h = record_at(r, tail, head - tail, &bytes)) != NULL) {
 		more = each(arg, h, bytes);
 		tail += bytes;
 	}

@@ -9,7 +9,8 @@
  *   read          mapped for writing; records from data_tail to data_head, oldest first; what finds it full is counted by a
  *                 PERF_RECORD_LOST.
  *
- * Only the kernel writes here; sizes are checked all the same, since an overwritten end looks like anything.
+ * Only the kernel writes here; sizes are checked all the same, since an overwritten end looks like anything. What it writes
+ * may be what a process wishes, and when (trigger/handover.h): each byte is read once, or as one that may be another by then.
  */
 #pragma once
 
