@@ -2,8 +2,8 @@
 /*
  * The samples part of a ring: stacks that the guest takes of its own threads. Those of DC_STACK() that frame pointers do not
  * lead out of (recorder/stack_copy.c); and where the kernel does not let a watcher sample a process (perf refused in a
- * container, PR_SET_DUMPABLE=0, another user), the watcher asks the guest, by the control part, and the guest's threads sample
- * themselves; never else.
+ * container, PR_SET_DUMPABLE=0 and nothing handed over: ipc/handover.h), the watcher asks the guest, by the control part, and
+ * the guest's threads sample themselves; never else.
  *
  *   watcher   control.sample_hz, _copy_bytes, _until_units (again each second: a watcher that dies asks no more), and for a
  *             moment DC_ENABLE_NOTICE in the words of all sites, so that threads come by that seldom need a chunk

@@ -147,3 +147,4 @@ struct dc_process {
 #define DC_SAMPLE_SCOPE_HOST 1u /* one set of events per CPU, of all processes */
 #define DC_SAMPLE_SCOPE_PROCESS 2u
 #define DC_SAMPLE_SCOPE_GUEST 3u /* by the process itself */
+#define DC_SAMPLE_SCOPE_HANDED 4u /* by events that the process opened and handed over */

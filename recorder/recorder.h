@@ -313,6 +313,9 @@ struct dc_making { /* a ring that comes to be */
 int dc_ring_make(struct dc_making *m); /* all but the magic; on error dc_ring_undo() is due */
 void dc_ring_undo(struct dc_making *m);
 
+/* handover.c */
+void dc_handover(const struct dc_making *m); /* where a watcher may not sample us: lets it */
+
 /* switches.c */
 void dc_switches_save(void); /* before a ring is made: those of the parent */
 int dc_switches_map(struct dc_recorder *r, const struct dc_ring_header *layout);

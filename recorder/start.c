@@ -7,6 +7,7 @@
  *   ring.c       the file: made, locked, mapped, filled in
  *   switches.c   the words that sites ask before they record
  *   pages.c      the memory all of this is kept in, over forks
+ *   handover.c   where a watcher may not sample us
  *
  * Here: who starts, who waits meanwhile, and when it is over.
  *
@@ -67,6 +68,7 @@ static int start_now(struct dc_recorder *r, const struct dc_opts *opts)
 		dc_sys(SYS_close, m.fd);
 		if (m.settings.crash)
 			dc_crash_watch();
+		dc_handover(&m);
 	}
 	if (m.place.fd >= 0)
 		dc_sys(SYS_close, m.place.fd);

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # Programs that sample themselves, because the kernel does not let anybody else: told to, not dumpable, perf refused; and one
-# that must not be asked. And stacks of events that a program copies, since frame pointers lead nowhere.
+# that must not be asked. Those that are not dumpable and find a watcher when they start hand it their perf events instead.
+# And stacks of events that a program copies, since frame pointers lead nowhere.
 source "$(dirname "$0")/e2e.sh"
 app=$DASHCAM_BUILD/tests/sampled
 
@@ -85,19 +86,61 @@ if ((EUID == 0)) && command -v setpriv >/dev/null; then
 	cp "$bin" "$app" "$dir/user/"
 	user=(setpriv --reuid 65534 --regid 65534 --clear-groups env DASHCAM_DIR="$rings/user" XDG_STATE_HOME="$dir/user/state")
 	"${user[@]}" "$dir/user/sampled" 60000 closed &
-	pids+=($!)
+	asked=$!
+	pids+=("$asked")
 	sleep 0.2
 	"${user[@]}" "$dir/user/dashcam" watch --sample 199 --out "$dir/user/captures" 2>"$dir/err" &
 	pids+=($!)
+	# Two that start while it watches; one may have the kernel's side of its own switches. Where users may sample anything.
+	until_true holding "$dir/err" 'watching'
+	handed=()
+	if holding "$rings/user/watch.lock" '^handover 1 199 '; then
+		handed=(later able)
+		DASHCAM_NAME=later "${user[@]}" "$dir/user/sampled" 60000 closed &
+		later=$!
+		may=(--inh-caps +perfmon --ambient-caps +perfmon)
+		setpriv --reuid 65534 "${may[@]}" true 2>/dev/null || may=()
+		DASHCAM_NAME=able setpriv --reuid 65534 --regid 65534 --clear-groups "${may[@]}" "${user[@]:6}" \
+			"$dir/user/sampled" 60000 closed &
+		able=$!
+		pids+=("$later" "$able")
+	fi
 	until_true holding "$dir/err" 'is asked to sample itself: the kernel refuses perf events'
 	sleep 0.8
 	"${user[@]}" "$dir/user/dashcam" status >"$dir/out"
 	holds "$dir/out" 'sampled.[0-9]+.: is sampled at 199 Hz: 2 of 2 threads that record; the kernel refuses'
-	"${user[@]}" "$dir/user/dashcam" trigger --name sampled --wait >"$dir/out" 2>&1 || wrong "trigger: $(cat "$dir/out" "$dir/err")"
-	until_true holding "$dir/err" ': settled'
-	sampled "$dir/user/captures" 20
-	"$bin" info "$(capture_in "$dir/user/captures")" >"$dir/out"
+	for of in "${handed[@]}"; do
+		holds "$dir/out" "$of.[0-9]+.: is sampled at 199 Hz: the process handed its events over"
+		lacks <(ls -l "/proc/${!of}/fd") 'perf_event|socket'
+	done
+	if [[ ${handed[*]} ]]; then # what was sampled of it stays
+		kill -KILL "$later"
+		wait "$later" 2>/dev/null
+	fi
+	for of in asked "${handed[@]}"; do
+		"${user[@]}" "$dir/user/dashcam" trigger --pid "${!of}" --wait >"$dir/out" 2>&1 || wrong "trigger: $(cat "$dir/out" "$dir/err")"
+		grep -oE '/[^ ]*dcap' "$dir/out" | head -1 >"$dir/$of"
+	done
+	kill "$asked" ${handed[0]:+"$able"} # settling is for idle CPUs
+	for of in asked "${handed[@]}"; do
+		until_true holding "$dir/err" "$(<"$dir/$of").: settled"
+	done
+	sampled "$(<"$dir/asked")" 20
+	"$bin" info "$(<"$dir/asked")" >"$dir/out"
 	holds "$dir/out" 'threads +none stopped at the trigger.*could not be'
+	for of in "${handed[@]}"; do
+		file=$(<"$dir/$of")
+		"$bin" info "$file" >"$dir/out"
+		holds "$dir/out" 'sampled +by events it opened, 199 Hz, copying 8.0 KiB of stack; the process handed its events over'
+		holds "$dir/out" ' context switches, back to '
+		"$bin" export "$file" -f folded -o "$dir/folded" || wrong "export -f folded"
+		holds "$dir/folded" 'main;work;function_that_computes'
+		"$bin" report "$file" hot-functions >"$dir/$of.hot"
+	done
+	if [[ ${handed[*]} ]]; then
+		(($(</proc/sys/kernel/perf_event_paranoid) < 2)) || lacks "$dir/later.hot" 'samples, [1-9][0-9]* off-CPU'
+		[[ -z ${may[*]} ]] || holds "$dir/able.hot" 'samples, [1-9][0-9]* off-CPU stacks'
+	fi
 fi
 
 judge

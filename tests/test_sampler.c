@@ -6,9 +6,11 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "ipc/registers.h"
+#include "trigger/handover.h"
 
 static void *busy_thread(void *arg)
 {
@@ -248,6 +250,135 @@ static int64_t compute(struct dc_sampler *s, pid_t pid, int64_t ns)
 	return used;
 }
 
+/* --- events that others opened --- */
+
+static void computes_and_sleeps(void)
+{
+	for (;;) {
+		spin_ns(2 * MS);
+		sleep_ns(MS / 5);
+	}
+}
+
+/* One of each kind, as @pid would hand them over; @chain_only: shaped so that nothing says whose a sample is. */
+static struct dc_handed parcel(pid_t pid, uint32_t cpu, bool kernel, bool chain_only)
+{
+	static const uint8_t kinds[] = {DC_PERF_CPU, DC_PERF_SWITCHES, DC_PERF_OFF, DC_PERF_OFF};
+	struct dc_perf_shape shape = {.hz = 499, .copy_bytes = 8192, .kernel = kernel, .later = true};
+	struct dc_handed h = {.pid = (uint32_t)pid, .first = cpu == 0, .cpu = cpu};
+
+	for (unsigned i = 0; i < (kernel ? 4 : 2); i++) {
+		struct perf_event_attr attr = {0};
+
+		h.event[i].kind = kinds[i];
+		h.event[i].shift = i == 3 ? 5 : 0;
+		shape.off_period = UINT64_C(1) << h.event[i].shift;
+		dc_perf_describe(kinds[i], &shape, &attr);
+		if (chain_only)
+			attr.sample_type = PERF_SAMPLE_CALLCHAIN | PERF_SAMPLE_STREAM_ID;
+		h.event[i].fd = (int)syscall(SYS_perf_event_open, &attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+		assert_true(h.event[i].fd >= 0);
+		h.count++;
+	}
+	return h;
+}
+
+static void close_parcel(struct dc_handed *h)
+{
+	for (uint32_t i = 0; i < h->count; i++)
+		if (h->event[i].fd >= 0)
+			close(h->event[i].fd);
+}
+
+static int hand_over(struct dc_sampler *s, pid_t pid, bool kernel, bool chain_only)
+{
+	int r = 0;
+
+	for (uint32_t cpu = 0; r == 0 && cpu < (uint32_t)sysconf(_SC_NPROCESSORS_ONLN); cpu++) {
+		struct dc_handed h = parcel(pid, cpu, kernel, chain_only);
+
+		r = dc_sampler_adopt(s, &h);
+		close_parcel(&h);
+	}
+	return r;
+}
+
+static void test_handed_over(void **state)
+{
+	/* A process is sampled by events that it opened itself, in all ways, and what was sampled stays when it is gone. */
+	const struct dc_sampler_config config = {.hz = 499, .stacks = DC_STACKS_COPY};
+	struct dc_sampler *s = sampler(&config);
+	CLEANUP(samples) struct samples all = {0};
+	const int64_t from = dc_now_ns();
+	const bool kernel = dc_sampler_offer(s).kernel;
+	pid_t pid = sampled_start(computes_and_sleeps);
+	struct dc_sample_mode mode;
+	uint64_t weight = 0;
+	int64_t used;
+
+	(void)state;
+	assert_int_equal(hand_over(s, pid, kernel, false), 0);
+	assert_int_equal(dc_sampler_add(s, (uint32_t)pid), 0); /* its ring is found: nothing is opened */
+	used = compute(s, pid, 200 * MS);
+	assert_int_equal(dc_sampler_raise(s, (uint32_t)pid, 997), -EOPNOTSUPP);
+	sampled_end(pid, SIGKILL);
+	dc_sampler_remove(s, (uint32_t)pid, 1000000 * MS);
+	dc_sampler_mode(s, (uint32_t)pid, &mode);
+	assert_int_equal(mode.scope, DC_SAMPLE_SCOPE_HANDED);
+	assert_true(mode.copy_bytes == 8192 && mode.off_cpu == kernel && mode.why[0]);
+	all = write_samples(s, (uint32_t)pid, from, dc_now_ns());
+	samples_check(&all, from, dc_now_ns());
+	for
+		each_sample(x, &all) weight += x->kind == DC_SAMPLE_CPU ? x->weight_ns : 0;
+	assert_in_range(weight, used * 5 / 10, used * 13 / 10); /* its timer is set anew at each switch */
+	assert_in_range(count_of(&all, DC_SAMPLE_SWITCH_OUT, (uint32_t)pid), 10, 10000);
+	if (kernel)
+		assert_in_range(count_of(&all, DC_SAMPLE_OFF, (uint32_t)pid), 1, 10000);
+	dc_sampler_free(s);
+}
+
+static void test_handed_over_badly(void **state)
+{
+	/* Events of another shape are samples of nobody, those that do not fit are refused, and of who is sampled none are taken. */
+	const struct dc_sampler_config config = {.hz = 499, .stacks = DC_STACKS_COPY};
+	struct dc_sampler *s = sampler(&config);
+	const bool kernel = dc_sampler_offer(s).kernel;
+	pid_t pid = sampled_start(computes_and_sleeps);
+	CLEANUP(samples) struct samples all = {0};
+	struct dc_handed h = parcel(pid, 0, kernel, false);
+	struct dc_sample_mode mode;
+
+	(void)state;
+	h.first = false;
+	assert_int_equal(dc_sampler_adopt(s, &h), -ESRCH);
+	h.first = true;
+	h.cpu = 1000;
+	assert_int_equal(dc_sampler_adopt(s, &h), -ENODEV);
+	dc_sampler_mode(s, (uint32_t)pid, &mode);
+	assert_int_equal(mode.scope, DC_SAMPLE_SCOPE_NONE);
+	h.cpu = 0;
+	h.event[1].kind = DC_PERF_CPU; /* it is one of switches: nothing can be known of that */
+	assert_int_equal(dc_sampler_adopt(s, &h), 0);
+	assert_true(h.event[0].fd == -1 && h.event[1].fd == -1);
+	assert_int_equal(hand_over(s, pid, kernel, true), 0); /* void: what it handed over before */
+	compute(s, pid, 50 * MS);
+	all = write_samples(s, (uint32_t)pid, 0, INT64_MAX);
+	assert_int_equal(all.totals.samples, 0);
+	sampled_end(pid, SIGKILL);
+	dc_sampler_remove(s, (uint32_t)pid, 0);
+
+	pid = sampled_start(computes_and_sleeps);
+	assert_int_equal(dc_sampler_add(s, (uint32_t)pid), 0);
+	h = parcel(pid, 0, kernel, false);
+	assert_int_equal(dc_sampler_adopt(s, &h), -EALREADY);
+	assert_true(h.event[0].fd >= 0);
+	close_parcel(&h);
+	dc_sampler_mode(s, (uint32_t)pid, &mode);
+	assert_int_equal(mode.scope, DC_SAMPLE_SCOPE_PROCESS);
+	sampled_end(pid, SIGKILL);
+	dc_sampler_free(s);
+}
+
 static void check_raised(uint32_t hz, bool host)
 {
 	const struct dc_sampler_config config = {
@@ -356,6 +487,8 @@ int main(void)
 		cmocka_unit_test(test_overwritten_ring_keeps_the_newest),
 		cmocka_unit_test(test_host),
 		cmocka_unit_test(test_raised),
+		cmocka_unit_test(test_handed_over),
+		cmocka_unit_test(test_handed_over_badly),
 		cmocka_unit_test(test_copies_are_tuned),
 	};
 

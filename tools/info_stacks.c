@@ -62,7 +62,7 @@ static uint64_t switches(const struct part *p)
 
 static const char *word_scope(uint32_t scope)
 {
-	static const char *const words[] = {"not at all", "with the whole host", "by itself", "by its own timers"};
+	static const char *const words[] = {"not at all", "with the whole host", "by itself", "by its own timers", "by events it opened"};
 
 	return scope < sizeof(words) / sizeof(*words) ? words[scope] : "in a way this version does not know";
 }

@@ -6,7 +6,8 @@
  *   ring        <pid>.<start-time>.<8 hex digits>.ring: pid and start time alone collide, exec keeps both
  *   doorbell    datagram socket of the watcher in that directory: guests only wake it
  *   watch.sock  commands to that watcher
- *   watch.lock  locked (OFD) by that watcher for as long as it lives; names its pid
+ *   handover    perf events of processes that it may not open any for (ipc/handover.h), where there may be such
+ *   watch.lock  locked (OFD) by that watcher for as long as it lives; names its pid, and what it would have handed over
  *   run.<pid>/  private directory (0700) of one `dashcam run`, with the same things inside
  */
 #pragma once

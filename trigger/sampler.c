@@ -13,12 +13,11 @@
 #include <unistd.h>
 
 #include "ipc/cleanup.h"
+#include "persist/incident.h"
 #include "trigger/sampler_inside.h"
 
 #define STACKS_BYTES (8u << 20) /* per CPU, where there are few */
 #define ALL_BYTES (128u << 20) /* of all CPUs together */
-#define RING_BYTES_MIN (16u << 10)
-#define CHANGES_BYTES_MAX (128u << 10)
 #define CLEAN_NS SECOND_NS
 #define IDS_KEPT_NS                                                                                                    \
 	(900 * SECOND_NS) /* what a closed event's samples mean; old ones are overwritten by then, or forgotten */
@@ -53,93 +52,14 @@ void dc_sampler_explain(int error, char *ret_why, size_t size)
 
 /* --- rings --- */
 
-static void close_ring(struct cpu *c, enum ring_of ring)
-{
-	dc_perf_ring_unmap(&c->ring[ring]);
-	if (c->anchor[ring] >= 0)
-		close(TAKE_FD(c->anchor[ring]));
-}
-
-static void close_rings(struct dc_sampler *s)
-{
-	for (uint32_t i = 0; i < s->cpu_count; i++)
-		for (unsigned ring = 0; ring < RINGS; ring++)
-			close_ring(&s->cpus[i], (enum ring_of)ring);
-	s->cpu_count = 0;
-}
-
-static int open_ring(const struct dc_sampler *s, struct cpu *c, enum ring_of ring, uint64_t bytes)
-{
-	const bool overwritten = ring != RING_CHANGES;
-	/* What nobody waits for must not wake: an interrupt for every record was most of the price of a switch. */
-	const bool eager = ring == RING_CHANGES && (!s->config.host || s->config.forked);
-	const struct dc_perf_shape shape = {.backward = overwritten, .wakeup_bytes = eager ? 1 : (uint32_t)bytes / 2};
-	uint64_t id;
-	int r = dc_perf_open(DC_PERF_ANCHOR, &shape, 0, c->cpu, &c->anchor[ring], &id);
-
-	return r < 0 ? r : dc_perf_ring_map(c->anchor[ring], bytes, overwritten, &c->ring[ring]);
-}
-
-static uint64_t ring_bytes(enum ring_of ring, uint64_t stacks)
-{
-	const uint64_t bytes = ring == RING_STACKS ? stacks : ring == RING_SWITCHES ? stacks / 2 : stacks / 16;
-
-	if (ring == RING_CHANGES && bytes > CHANGES_BYTES_MAX)
-		return CHANGES_BYTES_MAX;
-	return bytes < RING_BYTES_MIN ? RING_BYTES_MIN : bytes;
-}
-
-/* The rings of all CPUs, or none. */
-static int try_rings(struct dc_sampler *s, uint64_t stacks)
-{
-	const long cpus = sysconf(_SC_NPROCESSORS_CONF);
-	int r = 0;
-
-	for (long cpu = 0; r == 0 && cpu < cpus; cpu++) {
-		struct cpu *c = &s->cpus[s->cpu_count];
-
-		*c = (struct cpu){.cpu = (uint32_t)cpu, .anchor = {-1, -1, -1}};
-		s->cpu_count++;
-		for (unsigned ring = 0; r == 0 && ring < RINGS; ring++)
-			r = open_ring(s, c, (enum ring_of)ring, ring_bytes((enum ring_of)ring, stacks));
-		if (r == -ENODEV) { /* offline */
-			for (unsigned ring = 0; ring < RINGS; ring++)
-				close_ring(c, (enum ring_of)ring);
-			s->cpu_count--;
-			r = 0;
-		}
-	}
-	if (r == 0 && s->cpu_count == 0)
-		r = -ENODEV;
-	if (r < 0)
-		close_rings(s);
-	return r;
-}
-
-/* Halved until they may be locked; then once more, so that this user's next watcher finds some room, too. */
 static int open_rings(struct dc_sampler *s)
 {
 	const long cpus = sysconf(_SC_NPROCESSORS_CONF);
-	uint64_t bytes = RING_BYTES_MIN, wanted = s->config.ring_bytes ? s->config.ring_bytes : STACKS_BYTES;
-	bool halved = false;
-	int r;
+	uint64_t wanted = s->config.ring_bytes ? s->config.ring_bytes : STACKS_BYTES;
 
-	s->cpus = calloc(cpus > 0 ? (size_t)cpus : 1, sizeof(*s->cpus));
-	if (!s->cpus)
-		return -ENOMEM;
 	if (!s->config.ring_bytes && cpus > 0 && wanted > ALL_BYTES / (uint64_t)cpus)
 		wanted = ALL_BYTES / (uint64_t)cpus;
-	while (bytes * 2 <= wanted)
-		bytes *= 2;
-	while (((r = try_rings(s, bytes)) == -EPERM || r == -ENOMEM) && bytes > RING_BYTES_MIN) {
-		bytes /= 2;
-		halved = true;
-	}
-	if (r == 0 && halved && bytes > 4 * RING_BYTES_MIN) {
-		close_rings(s);
-		r = try_rings(s, bytes / 2);
-	}
-	return r;
+	return dc_cpus_open(s, RINGS, wanted, &s->cpus);
 }
 
 static int wait_for_changes(struct dc_sampler *s, bool muted)
@@ -151,8 +71,8 @@ static int wait_for_changes(struct dc_sampler *s, bool muted)
 		s->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (s->epoll_fd < 0)
 		return -errno;
-	for (uint32_t i = 0; i < s->cpu_count; i++)
-		if (epoll_ctl(s->epoll_fd, op, s->cpus[i].anchor[RING_CHANGES], &event) < 0)
+	for (uint32_t i = 0; i < s->cpus.count; i++)
+		if (epoll_ctl(s->epoll_fd, op, s->cpus.at[i].anchor[RING_CHANGES], &event) < 0)
 			return -errno;
 	s->muted = muted;
 	return 0;
@@ -201,9 +121,7 @@ static void start(struct dc_sampler *s)
 	if (r == 0)
 		r = open_rings(s);
 	if (r == 0 && s->config.host && sample_host(s) < 0) {
-		close_rings(s);
-		free(s->cpus);
-		s->cpus = NULL;
+		dc_cpus_close(&s->cpus);
 		s->config.host = false;
 		r = open_rings(s);
 	}
@@ -238,6 +156,12 @@ int dc_sampler_new(const struct dc_sampler_config *config, struct dc_sampler **r
 	return 0;
 }
 
+static void process_free(struct process *p)
+{
+	dc_cpus_close(&p->own);
+	free(p);
+}
+
 void dc_sampler_free(struct dc_sampler *s)
 {
 	if (!s)
@@ -246,13 +170,12 @@ void dc_sampler_free(struct dc_sampler *s)
 		dc_group_free(s, s->groups[0]);
 	if (s->epoll_fd >= 0)
 		close(s->epoll_fd);
-	close_rings(s);
+	dc_cpus_close(&s->cpus);
 	for (uint32_t i = 0; i < s->process_count; i++)
-		free(s->processes[i]);
+		process_free(s->processes[i]);
 	free(s->processes);
 	free(s->groups);
 	free(s->ids);
-	free(s->cpus);
 	pthread_mutex_destroy(&s->lock);
 	free(s);
 }
@@ -268,7 +191,7 @@ struct process *dc_sampler_find(const struct dc_sampler *s, uint32_t pid)
 	return NULL;
 }
 
-static struct process *process_new(struct dc_sampler *s, uint32_t pid, int64_t from_ns)
+struct process *dc_process_new(struct dc_sampler *s, uint32_t pid, int64_t from_ns)
 {
 	struct process *p = s->process_count < PROCESSES_MAX ? calloc(1, sizeof(*p)) : NULL;
 	struct process **more = p ? reallocarray(s->processes, s->process_count + 1, sizeof(struct process *)) : NULL;
@@ -327,7 +250,7 @@ static int add(struct dc_sampler *s, uint32_t pid)
 		p->added = true;
 		return 0;
 	}
-	p = process_new(s, pid, dc_sampler_now_ns());
+	p = dc_process_new(s, pid, dc_sampler_now_ns());
 	if (!p)
 		return -ENOMEM;
 	p->added = true;
@@ -355,6 +278,7 @@ static void leave(struct process *p, int64_t forget_ns)
 {
 	p->forget_ns = forget_ns;
 	p->copy_bytes = p->group ? p->group->copy_bytes : p->copy_bytes;
+	p->off_cpu = p->group && p->group->kinds & 1u << DC_PERF_OFF;
 }
 
 void dc_sampler_remove(struct dc_sampler *s, uint32_t pid, int64_t keep_ns)
@@ -386,6 +310,17 @@ static void raised_mode(const struct process *p, struct dc_sample_mode *m)
 	m->hz = r->to_ns && m->hz ? m->hz : r->hz;
 }
 
+static void handed_mode(const struct dc_sampler *s, const struct process *p, struct dc_sample_mode *m)
+{
+	m->scope = DC_SAMPLE_SCOPE_HANDED;
+	m->off_cpu = p->group ? p->group->kinds & 1u << DC_PERF_OFF : p->off_cpu;
+	if (!m->why[0])
+		snprintf(m->why, sizeof(m->why), "the process handed its events over%.40s",
+			 m->off_cpu  ? ""
+			 : s->kernel ? ", none of them off-CPU"
+				     : "; off-CPU stacks are hidden from it");
+}
+
 void dc_sampler_mode(struct dc_sampler *s, uint32_t pid, struct dc_sample_mode *ret_mode)
 {
 	struct dc_sample_mode m = {.hz = s->config.hz};
@@ -410,7 +345,9 @@ void dc_sampler_mode(struct dc_sampler *s, uint32_t pid, struct dc_sample_mode *
 		m.kernel = s->kernel;
 		m.switches = !g || (g->kinds & 1u << DC_PERF_SWITCHES);
 		m.off_cpu = s->kernel && (!g || (g->kinds & 1u << DC_PERF_OFF));
-		if (!m.why[0] && !s->kernel)
+		if (p && p->own.count)
+			handed_mode(s, p, &m);
+		else if (!m.why[0] && !s->kernel)
 			snprintf(m.why, sizeof(m.why),
 				 "the kernel's own time and off-CPU stacks are hidden (kernel.perf_event_paranoid %d)",
 				 dc_perf_paranoid());
@@ -469,7 +406,7 @@ static void on_task(struct dc_sampler *s, const struct change *c, bool fork)
 	if (!process || c->pid == c->other || !p || !p->group)
 		return;
 	{
-		struct process *child = process_new(s, c->pid, c->time_ns);
+		struct process *child = dc_process_new(s, c->pid, c->time_ns);
 
 		if (!child)
 			return;
@@ -522,9 +459,9 @@ static bool on_change(void *arg, const struct perf_event_header *record, size_t 
 
 void dc_sampler_drain(struct dc_sampler *s)
 {
-	for (uint32_t i = 0; i < s->cpu_count; i++)
-		if (s->cpus[i].ring[RING_CHANGES].page)
-			dc_perf_ring_read(&s->cpus[i].ring[RING_CHANGES], on_change, s);
+	for (uint32_t i = 0; i < s->cpus.count; i++)
+		if (s->cpus.at[i].ring[RING_CHANGES].page)
+			dc_perf_ring_read(&s->cpus.at[i].ring[RING_CHANGES], on_change, s);
 }
 
 /* What waits for the watcher; all processes after something was lost. Return: how many. */
@@ -611,7 +548,7 @@ static void clean_processes(struct dc_sampler *s, int64_t now)
 			leave(p, now + IDS_KEPT_NS / 10);
 		}
 		if (p->forget_ns && now >= p->forget_ns)
-			free(p);
+			process_free(p);
 		else
 			s->processes[kept++] = p;
 	}

@@ -27,7 +27,10 @@
 
 #include "persist/writer.h"
 
+struct dc_handed;
 struct dc_sampler;
+
+#define DC_SAMPLER_COPY_FIRST (8u << 10) /* of a stack, where nobody says and nothing is known yet */
 
 enum dc_sample_stacks { /* how stacks are taken */
 			DC_STACKS_AUTO = 0,
@@ -82,9 +85,24 @@ int dc_sampler_raise(struct dc_sampler *s, uint32_t pid, uint32_t hz);
 /* Whether its forks and calls of exec are told of. */
 bool dc_sampler_follows(struct dc_sampler *s, uint32_t pid);
 
+/*
+ * dc_sampler_adopt() - sample a process with events that it opened and hands over, with its threads to come
+ * Those of @handed that are taken are -1 afterwards. Return: 0; -EALREADY: we sample it; -EOPNOTSUPP: we would not have it;
+ * -EPERM: no memory may be locked for its rings; -ENOSPC: of too many; -ESRCH, -errno: of what it handed over nothing is used.
+ */
+int dc_sampler_adopt(struct dc_sampler *s, struct dc_handed *handed);
+/* How they are wished for; hz 0: not at all. */
+struct dc_sampler_offer {
+	uint32_t hz;
+	uint32_t copy_bytes;
+	bool kernel;
+	uint32_t cpus; /* the highest and one */
+};
+struct dc_sampler_offer dc_sampler_offer(const struct dc_sampler *s);
+
 /* How a process is sampled, for status and captures. */
 struct dc_sample_mode {
-	uint32_t scope; /* DC_SAMPLE_SCOPE_*: 0 none, 1 host, 2 process, 3 by the guest itself */
+	uint32_t scope; /* DC_SAMPLE_SCOPE_*: 0 none, 1 host, 2 process, 3 by the guest itself, 4 by what it handed over */
 	uint32_t hz;
 	uint32_t copy_bytes; /* 0: frame pointers */
 	bool kernel; /* kernel frames too */

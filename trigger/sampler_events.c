@@ -20,7 +20,6 @@
 #define COUNTED_MAX 256u /* switches per look and CPU that are counted; the rest by their bytes */
 #define WINDOW_FIRST_NS SECOND_NS
 #define WINDOW_NS (4 * SECOND_NS)
-#define COPY_FIRST (8u << 10)
 
 #define BIT(kind) (1u << (kind))
 #define STACK_KINDS (BIT(DC_PERF_CPU) | BIT(DC_PERF_OFF))
@@ -71,7 +70,7 @@ static int add_id(struct dc_sampler *s, const struct group *g, const struct even
 		s->ids[at] = s->ids[at - 1];
 	s->ids[at] = (struct event_id){.id = e->id,
 				       .kind = e->kind,
-				       .shift = e->kind == DC_PERF_OFF ? (uint8_t)g->shift : 0,
+				       .shift = e->shift,
 				       .copied = g->copy_bytes != 0,
 				       .boost = g->boost,
 				       .hz = g->hz};
@@ -145,11 +144,11 @@ void dc_group_decide(struct dc_sampler *s, struct group *g)
 	if (s->config.stacks == DC_STACKS_AUTO)
 		copy = g->root == 0 || !dc_frame_pointers(g->root, &s->frames);
 	if (!s->copy_bytes)
-		s->copy_bytes = s->config.copy_bytes ? s->config.copy_bytes : COPY_FIRST;
+		s->copy_bytes = s->config.copy_bytes ? s->config.copy_bytes : DC_SAMPLER_COPY_FIRST;
 	g->copy_bytes = copy ? s->copy_bytes : 0;
 }
 
-static int keep_event(struct dc_sampler *s, struct group *g, const struct event *e)
+int dc_group_keep(struct dc_sampler *s, struct group *g, const struct event *e)
 {
 	if (g->event_count == g->event_capacity) {
 		const uint32_t capacity = g->event_capacity ? g->event_capacity * 2 : 16;
@@ -175,7 +174,7 @@ static int open_event(struct dc_sampler *s, struct group *g, enum dc_perf_kind k
 					    .host = g->root == 0,
 					    .tasks = g->root != 0 || s->config.forked};
 	CLEANUP(close_fd) int fd = -1;
-	struct event e = {.kind = (uint8_t)kind};
+	struct event e = {.kind = (uint8_t)kind, .shift = kind == DC_PERF_OFF ? (uint8_t)g->shift : 0};
 	int r = dc_perf_open(kind, &shape, tid, c->cpu, &fd, &e.id);
 
 	if (r < 0)
@@ -183,7 +182,7 @@ static int open_event(struct dc_sampler *s, struct group *g, enum dc_perf_kind k
 	e.fd = fd;
 	r = dc_perf_output(fd, c->anchor[ring_of_kind[kind]]);
 	if (r == 0)
-		r = keep_event(s, g, &e);
+		r = dc_group_keep(s, g, &e);
 	if (r == 0)
 		fd = -1;
 	return r;
@@ -193,8 +192,8 @@ static int open_event(struct dc_sampler *s, struct group *g, enum dc_perf_kind k
 static int open_thread(struct dc_sampler *s, struct group *g, uint32_t kinds, uint32_t tid)
 {
 	for (unsigned kind = 0; kind < DC_PERF_KINDS; kind++)
-		for (uint32_t i = 0; (kinds & BIT(kind)) && i < s->cpu_count; i++) {
-			const int r = open_event(s, g, (enum dc_perf_kind)kind, tid, &s->cpus[i]);
+		for (uint32_t i = 0; (kinds & BIT(kind)) && i < s->cpus.count; i++) {
+			const int r = open_event(s, g, (enum dc_perf_kind)kind, tid, &s->cpus.at[i]);
 
 			if (r < 0 && r != -ENODEV) /* a CPU that went away */
 				return r;
@@ -339,6 +338,7 @@ struct counting {
 	uint32_t seen;
 	uint64_t bytes;
 	struct process *last;
+	struct process *only; /* whose ring it is; NULL: everybody's */
 };
 
 static bool count_switch(void *arg, const struct perf_event_header *record, size_t bytes)
@@ -349,7 +349,9 @@ static bool count_switch(void *arg, const struct perf_event_header *record, size
 	c->bytes += bytes;
 	if (dc_perf_record_who(record, bytes, &who) < 0 || !(record->misc & PERF_RECORD_MISC_SWITCH_OUT))
 		return c->bytes < COUNTED_MAX * 32;
-	if (c->s->host) {
+	if (c->only) {
+		c->only->group->here++;
+	} else if (c->s->host) {
 		c->s->host->here++;
 	} else {
 		if (!c->last || c->last->pid != who.pid)
@@ -362,27 +364,33 @@ static bool count_switch(void *arg, const struct perf_event_header *record, size
 }
 
 /* The newest ones of each CPU stand for all that came since. */
+static void count_ring(struct dc_sampler *s, struct cpu *c, struct process *of)
+{
+	struct counting counting = {.s = s, .only = of};
+	uint64_t written;
+	double all;
+
+	if (!c->ring[RING_SWITCHES].page)
+		return;
+	written = dc_perf_ring_written(&c->ring[RING_SWITCHES]);
+	if (written == c->counted)
+		return;
+	dc_perf_ring_walk(&c->ring[RING_SWITCHES], c->counted, count_switch, &counting);
+	all = counting.bytes ? (double)(written - c->counted) / (double)counting.bytes : 0;
+	for (uint32_t k = 0; k < s->group_count; k++) {
+		s->groups[k]->switches += s->groups[k]->here * all;
+		s->groups[k]->here = 0;
+	}
+	c->counted = written;
+}
+
 static void count_switches(struct dc_sampler *s)
 {
-	for (uint32_t i = 0; i < s->cpu_count; i++) {
-		struct cpu *c = &s->cpus[i];
-		struct counting counting = {.s = s};
-		uint64_t written;
-		double all;
-
-		if (!c->ring[RING_SWITCHES].page)
-			continue;
-		written = dc_perf_ring_written(&c->ring[RING_SWITCHES]);
-		if (written == c->counted)
-			continue;
-		dc_perf_ring_walk(&c->ring[RING_SWITCHES], c->counted, count_switch, &counting);
-		all = counting.bytes ? (double)(written - c->counted) / (double)counting.bytes : 0;
-		for (uint32_t k = 0; k < s->group_count; k++) {
-			s->groups[k]->switches += s->groups[k]->here * all;
-			s->groups[k]->here = 0;
-		}
-		c->counted = written;
-	}
+	for (uint32_t i = 0; i < s->cpus.count; i++)
+		count_ring(s, &s->cpus.at[i], NULL);
+	for (uint32_t k = 0; k < s->process_count; k++)
+		for (uint32_t i = 0; i < s->processes[k]->own.count && s->processes[k]->group; i++)
+			count_ring(s, &s->processes[k]->own.at[i], s->processes[k]);
 }
 
 static uint32_t shift_for(double rate, double most)
@@ -394,13 +402,17 @@ static uint32_t shift_for(double rate, double most)
 	return shift;
 }
 
-static void retune(struct dc_sampler *s, struct group *g, uint32_t shift, int64_t now)
+static void retune(struct dc_sampler *s, struct group *g, uint32_t wanted, int64_t now)
 {
-	g->shift = shift;
+	const uint32_t before = g->shift;
+
+	g->shift = g->handed ? dc_group_fit(wanted) : wanted;
 	g->window_ns = now;
 	g->needed = 0;
 	g->settled = true;
-	if (g->kinds & BIT(DC_PERF_OFF))
+	if (g->handed && g->shift != before)
+		dc_group_step(g);
+	else if (!g->handed && g->kinds & BIT(DC_PERF_OFF))
 		dc_group_open(s, g, BIT(DC_PERF_OFF));
 }
 
@@ -427,6 +439,8 @@ static void reshape(struct dc_sampler *s, struct group *g)
 {
 	const uint32_t before = g->copy_bytes;
 
+	if (g->handed)
+		return;
 	if (g->decide)
 		dc_group_decide(s, g);
 	else if (before)
@@ -439,7 +453,7 @@ static void reshape(struct dc_sampler *s, struct group *g)
 /* So many a second and CPU in all: the rings are shared. */
 static double allowed(const struct dc_sampler *s, const struct group *g, uint32_t busy)
 {
-	const double all = (double)g->hz * (double)s->cpu_count / (busy ? busy : 1);
+	const double all = (double)g->hz * (double)s->cpus.count / (busy ? busy : 1);
 
 	return !s->host && all > g->hz ? g->hz : all;
 }

@@ -4,6 +4,7 @@
  *
  *   sampler.c         rings, processes, what the watcher sees      sampler_events.c  which events are open, of which threads
  *   sampler_write.c   from rings to a capture                 sampler_raise.c   more often, for a while
+ *   sampler_rings.c   rings, of all or of one                 sampler_handed.c  events that a process hands over
  *
  *   process ──► group: the events of one process that was added ──► ids: what a sample's event stood for, also when it is closed
  *      └── a process it made is in the same group: its events are inherited
@@ -41,6 +42,11 @@ struct cpu {
 	uint64_t counted; /* bytes of the ring of switches that tuning has looked at */
 };
 
+struct cpus {
+	struct cpu *at;
+	uint32_t count; /* 0: no rings */
+};
+
 /* What a sample of this event is. Ids rise, and so does the array. */
 struct event_id {
 	uint64_t id;
@@ -55,6 +61,7 @@ struct event_id {
 struct event {
 	int fd;
 	uint8_t kind;
+	uint8_t shift; /* of event_id */
 	uint64_t id;
 };
 
@@ -74,6 +81,7 @@ struct group {
 	int64_t window_ns;
 	bool settled; /* its first window is over */
 	bool decide; /* it became another program */
+	bool handed; /* opened by the process itself: nothing can be opened anew */
 };
 
 /* When it was sampled more often than others. */
@@ -96,6 +104,8 @@ struct process {
 	int64_t from_ns;
 	int64_t forget_ns; /* 0: alive */
 	uint32_t copy_bytes; /* how it was sampled, when its group is gone */
+	bool off_cpu; /* likewise */
+	struct cpus own; /* it handed its events over: nobody else's write here, and no other's are believed */
 	char why[96];
 };
 
@@ -128,8 +138,7 @@ struct dc_sampler {
 	int epoll_fd;
 	bool muted; /* too many changes: the next tick looks */
 	uint32_t dispatched;
-	uint32_t cpu_count;
-	struct cpu *cpus;
+	struct cpus cpus;
 	struct group *host; /* NULL: process scope */
 	struct group **groups;
 	uint32_t group_count;
@@ -167,8 +176,16 @@ bool dc_process_raised_at(const struct process *p, int64_t time_ns);
 /* A child begins as its parent is. */
 void dc_process_inherit(struct process *child, const struct process *parent, int64_t now_ns);
 
+/*
+ * dc_cpus_open() - rings of each CPU, the first @rings of enum ring_of
+ * @wanted: bytes of that of stacks; the others follow. Return: 0; -EPERM: beyond what may be locked; -ENOMEM, -errno.
+ */
+int dc_cpus_open(const struct dc_sampler *s, unsigned rings, uint64_t wanted, struct cpus *ret_cpus);
+void dc_cpus_close(struct cpus *c);
+
 int64_t dc_sampler_now_ns(void); /* CLOCK_MONOTONIC */
 struct process *dc_sampler_find(const struct dc_sampler *s, uint32_t pid);
+struct process *dc_process_new(struct dc_sampler *s, uint32_t pid, int64_t from_ns); /* NULL: no memory, or too many */
 /* Take what waits in the rings of changes. */
 void dc_sampler_drain(struct dc_sampler *s);
 /* One line for people about an errno of perf_event_open(). */
@@ -184,6 +201,11 @@ void dc_group_free(struct dc_sampler *s, struct group *g);
  */
 int dc_group_open(struct dc_sampler *s, struct group *g, uint32_t kinds);
 void dc_group_close(struct dc_sampler *s, struct group *g, uint32_t kinds);
+/* One more that is open; its descriptor is the group's from then on. Return: 0, -ENOMEM. */
+int dc_group_keep(struct dc_sampler *s, struct group *g, const struct event *e);
+/* Of events handed over: how seldom, at least, off-CPU stacks can be taken; and to take them as its shift says. */
+uint32_t dc_group_fit(uint32_t shift);
+void dc_group_step(struct group *g);
 /* Frame pointers or a copy, and how much. */
 void dc_group_decide(struct dc_sampler *s, struct group *g);
 /* How many switches a stack is taken at, from how many there were; and what else changed. */

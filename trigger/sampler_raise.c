@@ -122,6 +122,8 @@ static int raise_to(struct dc_sampler *s, uint32_t pid, uint32_t hz)
 
 	if (!s->on || !p || !p->group || !dc_process_alive(p))
 		return -ESRCH;
+	if (p->group->handed) /* threads that have inherited an event keep its period */
+		return -EOPNOTSUPP;
 	dc_sampler_drain(s);
 	p->wish_hz = hz;
 	host = p->group == s->host;

@@ -126,11 +126,12 @@ static int64_t gather_ring(struct gathering *g, const struct cpu *c, enum ring_o
 
 static void gather_all(struct gathering *g)
 {
+	const struct cpus *of = g->process->own.count ? &g->process->own : &g->s->cpus;
 	int64_t samples = g->from_ns, switches = g->from_ns;
 
-	for (uint32_t i = 0; g->error == 0 && i < g->s->cpu_count; i++) {
-		const int64_t a = gather_ring(g, &g->s->cpus[i], RING_STACKS);
-		const int64_t b = gather_ring(g, &g->s->cpus[i], RING_SWITCHES);
+	for (uint32_t i = 0; g->error == 0 && i < of->count; i++) {
+		const int64_t a = gather_ring(g, &of->at[i], RING_STACKS);
+		const int64_t b = gather_ring(g, &of->at[i], RING_SWITCHES);
 
 		samples = a > samples ? a : samples;
 		switches = b > switches ? b : switches;

@@ -3,13 +3,17 @@
  * The watcher's sampler: which processes it samples, and who is told when that is refused. A ring that is not verified is
  * never a reason to sample a process.
  *
- * What the kernel refuses, the process itself is asked for, where it records; not one that has closed itself in. Programs
- * do that when they begin, so they are given a second for it.
+ * What the kernel refuses, the process may have handed over when it started (handover.h). Else it is asked to sample itself,
+ * where it records; not one that has closed itself in. Programs do that when they begin, so they are given a second for it.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "trigger/guest_samples.h"
+#include "trigger/handover.h"
+#include "trigger/proc.h"
 #include "trigger/watcher_inside.h"
 
 #define KEPT_MIN_NS (60 * SECOND_NS) /* of the dead: their capture may wait for a disk */
@@ -102,6 +106,60 @@ int dc_sampling_open(struct dc_watcher *w)
 	return dc_sampler_new(&config, &w->sampler);
 }
 
+/* --- what processes hand over --- */
+
+static void leave_alone(struct dc_entry *e)
+{
+	dc_guest_ask(e->ring, 0, 0);
+	if (e->noticed)
+		dc_guest_notice(e->ring, false);
+	e->asked_samples = e->noticed = false;
+}
+
+static int on_handed(void *arg, struct dc_handed *handed)
+{
+	struct dc_watcher *w = arg;
+	int r = dc_sampler_adopt(w->sampler, handed);
+
+	for (uint32_t i = 0; r == 0 && i < dc_roster_count(w->roster); i++) {
+		struct dc_entry *e = dc_roster_at(w->roster, i);
+
+		if (e->gone || e->ring->pid != handed->pid)
+			continue;
+		e->ask_samples_ns = 0;
+		if (e->asked_samples)
+			leave_alone(e);
+	}
+	return r;
+}
+
+/* Behind the pid, which others look for. */
+static void say_offer(struct dc_watcher *w, const struct dc_sampler_offer *o)
+{
+	const int filters = dc_proc_filters((uint32_t)getpid());
+	char text[128];
+	int n = snprintf(text, sizeof(text), "%d\n" DC_HANDOVER_WORD "%u %u %u %u %u %d\n", (int)getpid(), DC_HANDOVER_VERSION,
+			 o->hz, o->copy_bytes, o->kernel, o->cpus, filters < 0 ? 0 : filters);
+
+	if (pwrite(w->lock_fd, text, (size_t)n, 0) != n)
+		dc_watcher_say(w, "'%s': %s; what processes hand over will not come", DC_RINGS_LOCK, strerror(errno));
+}
+
+void dc_sampling_listen(struct dc_watcher *w)
+{
+	const struct dc_sampler_offer o = dc_sampler_offer(w->sampler);
+	int r;
+
+	if (!o.hz || !dc_handover_wanted())
+		return;
+	r = dc_handover_open(w->config.dir, on_handed, w, &w->handover);
+	if (r == 0)
+		say_offer(w, &o);
+	else
+		dc_watcher_say(w, "'%s': %s; processes that are not dumpable can only sample themselves", DC_HANDOVER_SOCKET,
+			       strerror(-r));
+}
+
 /* Said once of each kind: the same is true of all others, or `dashcam status` has the rest. */
 enum said { SAID_REFUSED = 1, SAID_BARE = 2, SAID_ASKED = 4 };
 
@@ -157,14 +215,6 @@ void dc_sampling_add(struct dc_watcher *w, struct dc_entry *e)
 		ask_first(w, e);
 	else
 		e->ask_samples_ns = dc_watcher_now_ns() + ASK_AFTER_NS;
-}
-
-static void leave_alone(struct dc_entry *e)
-{
-	dc_guest_ask(e->ring, 0, 0);
-	if (e->noticed)
-		dc_guest_notice(e->ring, false);
-	e->asked_samples = e->noticed = false;
 }
 
 /*

@@ -19,6 +19,7 @@
 
 #include "persist/store.h"
 #include "trigger/death.h"
+#include "trigger/handover.h"
 #include "trigger/http.h"
 #include "trigger/notify.h"
 #include "trigger/settler.h"
@@ -242,6 +243,9 @@ static void handle(struct dc_watcher *w, const struct epoll_event *event)
 	case SOURCE_SAMPLER:
 		dc_sampler_dispatch(w->sampler);
 		break;
+	case SOURCE_HANDOVER:
+		dc_handover_dispatch(w->handover);
+		break;
 	case SOURCE_METRICS:
 		dc_http_dispatch(w->metrics, dc_watcher_now_ns());
 		break;
@@ -367,7 +371,12 @@ static int open_sampler(struct dc_watcher *w)
 {
 	int r = dc_sampling_open(w), fd = r == 0 ? dc_sampler_fd(w->sampler) : -1;
 
-	return r < 0 || fd < 0 ? r : dc_watcher_listen(w, fd, SOURCE_SAMPLER);
+	if (r < 0 || fd < 0)
+		return r;
+	r = dc_watcher_listen(w, fd, SOURCE_SAMPLER);
+	if (r == 0)
+		dc_sampling_listen(w);
+	return r == 0 && w->handover ? dc_watcher_listen(w, dc_handover_fd(w->handover), SOURCE_HANDOVER) : r;
 }
 
 /* A place that cannot take captures is told now rather than when one is due. */
@@ -531,6 +540,7 @@ unsigned dc_watcher_close(struct dc_watcher *w, bool drain)
 	dc_ruling_close(w);
 	dc_settler_free(w->settler);
 	dc_worker_free(w->worker);
+	dc_handover_close(w->handover);
 	dc_sampler_free(w->sampler);
 	dc_budget_free(w->deaths);
 	dc_budget_free(w->budget);

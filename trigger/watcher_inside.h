@@ -40,6 +40,7 @@ enum source {
 	SOURCE_SETTLER,
 	SOURCE_SAMPLER,
 	SOURCE_METRICS,
+	SOURCE_HANDOVER,
 };
 
 /* A client of the control socket that wants to hear of a job. */
@@ -69,6 +70,7 @@ struct dc_watcher {
 	struct dc_worker *worker;
 	struct dc_settler *settler;
 	struct dc_sampler *sampler;
+	struct dc_handover_socket *handover; /* NULL: we may open what we want, or sample nothing */
 	bool ready; /* processes without a ring are worth watching even where nothing is sampled: rules are about them */
 	uint32_t starting_pid; /* a child whose next exec is its first, and no news; 0: none */
 	uint32_t sampling_said; /* bits: what was told of processes that are not sampled, or not by the kernel */
@@ -157,6 +159,8 @@ bool dc_watcher_judge_all(struct dc_watcher *w);
 void dc_watcher_hear_exits(struct dc_watcher *w);
 
 int dc_sampling_open(struct dc_watcher *w);
+/* From processes that we may not sample ourselves: listens, and says so to those that start (ipc/handover.h) */
+void dc_sampling_listen(struct dc_watcher *w);
 /* The process of a ring, from now on; when it is dead. */
 void dc_sampling_add(struct dc_watcher *w, struct dc_entry *e);
 /* With each look: those that sample themselves are asked again; and when we leave: no more. */
