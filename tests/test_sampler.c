@@ -379,6 +379,35 @@ static void test_handed_over_badly(void **state)
 	dc_sampler_free(s);
 }
 
+static void test_handed_over_by_many(void **state)
+{
+	/* Rings of their own are for 64 processes, those that have just ended among them; one that begins anew keeps its own. */
+	const struct dc_sampler_config config = {.hz = 499, .stacks = DC_STACKS_COPY, .ring_bytes = 16384};
+	struct dc_sampler *s = sampler(&config);
+	int results[66];
+	pid_t pid;
+
+	(void)state;
+	for (unsigned i = 0; i < 66; i++) {
+		pid = sampled_start(sleeper);
+		struct dc_handed h = parcel(pid, 0, false, false);
+
+		results[i] = dc_sampler_adopt(s, &h);
+		close_parcel(&h);
+		if (i == 0) {
+			h = parcel(pid, 0, false, false);
+			assert_int_equal(dc_sampler_adopt(s, &h), results[0]);
+			close_parcel(&h);
+		}
+		sampled_end(pid, SIGKILL);
+		dc_sampler_remove(s, (uint32_t)pid, 1000000 * MS);
+	}
+	assert_int_equal(results[0], 0);
+	assert_true(results[64] == -ENOSPC || results[64] == -EPERM); /* or less may be locked */
+	assert_int_equal(results[65], results[64]);
+	dc_sampler_free(s);
+}
+
 static void check_raised(uint32_t hz, bool host)
 {
 	const struct dc_sampler_config config = {
@@ -489,6 +518,7 @@ int main(void)
 		cmocka_unit_test(test_raised),
 		cmocka_unit_test(test_handed_over),
 		cmocka_unit_test(test_handed_over_badly),
+		cmocka_unit_test(test_handed_over_by_many),
 		cmocka_unit_test(test_copies_are_tuned),
 	};
 

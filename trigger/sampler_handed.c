@@ -13,7 +13,7 @@
 #include "trigger/handover.h"
 #include "trigger/sampler_inside.h"
 
-#define HANDED_MAX 64u /* processes */
+#define HANDED_MAX 64u /* processes with rings of their own, those included that are gone and whose rings are kept */
 #define OWN_BYTES (2u << 20) /* of stacks, per CPU */
 #define OWN_ALL_BYTES (32u << 20) /* ... and of all CPUs */
 #define BIT(kind) (1u << (kind))
@@ -38,8 +38,8 @@ static uint32_t handed_count(const struct dc_sampler *s)
 {
 	uint32_t n = 0;
 
-	for (uint32_t i = 0; i < s->group_count; i++)
-		n += s->groups[i]->handed;
+	for (uint32_t i = 0; i < s->process_count; i++)
+		n += s->processes[i]->own.count != 0;
 	return n;
 }
 
@@ -81,7 +81,7 @@ static int find(struct dc_sampler *s, const struct dc_handed *h, struct process 
 		return -EALREADY;
 	if (h->first && alive && p->group)
 		dc_group_free(s, p->group);
-	if (h->first && handed_count(s) >= HANDED_MAX)
+	if (h->first && (!alive || !p->own.count) && handed_count(s) >= HANDED_MAX)
 		return -ENOSPC;
 	if (!alive)
 		p = dc_process_new(s, h->pid, dc_sampler_now_ns());
