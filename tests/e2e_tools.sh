@@ -194,7 +194,7 @@ before=$(stat -c %s "$capture")
 "$bin" settle "$capture" >"$dir/out" || wrong "settle"
 (($(stat -c %s "$capture") < before)) || wrong "settling makes a capture smaller"
 "$bin" info --json "$capture" | jq -e '.settled and .complete' >/dev/null || wrong "a settled capture says so"
-check_reading "$capture" main
+check_reading "$capture" '(record|main)' # a compiler may have put the one into the other
 without_names >"$dir/jsonl.settled"
 cmp -s "$dir/jsonl.settled" "$dir/jsonl.raw" || wrong "raw and settled say the same: $(diff "$dir"/jsonl.{settled,raw} | head -4)"
 "$bin" settle "$store" >"$dir/out" || wrong "settle of a directory: $(cat "$dir/out")"
