@@ -328,8 +328,8 @@ void dc_roster_event(struct dc_roster *r)
 
 /*
  * Spans that were too long share the slots, and are brought by the tail as well: of those that were written over only so many
- * are missed as the guest counted, and were not told of. One that it has counted, but whose slot is not there yet, is in the next look. A look
- * is no instant: in a storm its count may be older than its slots, and what it lacks is in the next one, too.
+ * are missed as the guest counted, and were not told of. One that it has counted, but whose slot is not there yet, is in the
+ * next look. A look is no instant: in a storm its count may be older than its slots, and what it lacks is in the next one, too.
  */
 static void tell_overwritten(struct dc_roster *r, struct dc_entry *e, const struct dc_ring_look *l, uint64_t passed)
 {

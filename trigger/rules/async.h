@@ -39,7 +39,10 @@ DC_DEFINE_CLEANUP(dc_async, struct dc_async *, dc_async_free)
 
 /* The id of an ASYNC_BEGIN or ASYNC_END, whatever its type. Return: false: it has none. */
 bool dc_async_id(const struct dc_event *event, uint64_t *ret_id);
-/* @begun: of, id, start_units, and what is the caller's. Each: true when begin and end of @of and @id are both known now, and *@ret_span. */
+/*
+ * @begun: of, id, start_units, and what is the caller's.
+ * Return: each: true when begin and end of @of and @id are both known now, and *@ret_span.
+ */
 bool dc_async_begin(struct dc_async *a, const struct dc_async_span *begun, struct dc_async_span *ret_span);
 bool dc_async_end(struct dc_async *a, const void *of, uint64_t id, uint64_t units, uint32_t tid, struct dc_async_span *ret_span);
 /* Ends a look. */

@@ -181,8 +181,8 @@ void dc_rule_defaults(struct dc_rule *rule);
 
 /*
  * dc_rules_default() - those that ship enabled and need no numbers: death by a signal, unusual spans, spans of a kind that
- * became slower, a thread that fell silent, a span open far longer than its like, storms of warnings, queues that grow, descriptors, threads or memory
- * close to what the process may have, a process that was stopped
+ * became slower, a thread that fell silent, a span open far longer than its like, storms of warnings, queues that grow,
+ * descriptors, threads or memory close to what the process may have, a process that was stopped
  * Return: 0, -ENOMEM.
  */
 int dc_rules_default(struct dc_rules *ret_rules);

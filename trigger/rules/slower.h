@@ -18,8 +18,8 @@
  * a value. `bench_unusual` prints false alarms on generated series.
  *
  * What is alike is of one kind: spans of one name whose texts are the same, but for words that have a digit. "GET /kv/17" and
- * "GET /kv/4" are, "GET /stats" is another. Of a name the sixteen most frequent kinds are followed (Misra and Gries 1982): each that does not fit in takes one
- * from the least of them, and its place when nothing is left of it.
+ * "GET /kv/4" are, "GET /stats" is another. Of a name the sixteen most frequent kinds are followed (Misra and Gries 1982): each
+ * that does not fit in takes one from the least of them, and its place when nothing is left of it.
  */
 #pragma once
 
