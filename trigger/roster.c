@@ -18,7 +18,6 @@
 #define UNREADY_LOOKS 250u /* of DC_ROSTER_UNREADY_MS: a ring that takes longer than 5 s was never finished */
 #define STORM_ACK_NS INT64_C(200000000) /* less than a quarter of a second: the next look of the timer does it */
 #define UNLINKED_KEEP_NS INT64_C(10000000000)
-#define PASSED_MAX (UINT64_C(1) << 32) /* of a look: no program asks more often, whatever its ring says */
 #define LOCK_LOOKS 4u /* with a pidfd the lock is asked for once a second only: it shows nothing but exec */
 
 /* A file whose header is not complete yet. Its process is watched already: it may die before the ring is seen. */
@@ -184,7 +183,7 @@ static void add(struct dc_roster *r, struct dc_ring *ring, int pidfd, bool desce
 	e->pidfd = pidfd;
 	e->descendant = descendant;
 	e->trigger_seq = handled_before(ring, look.trigger_seq);
-	e->told = asked_before(ring, &look, e->trigger_seq);
+	e->passed.told = asked_before(ring, &look, e->trigger_seq);
 	r->entries[r->count++] = e;
 	r->handler.found(r->arg, e);
 }
@@ -326,32 +325,13 @@ void dc_roster_event(struct dc_roster *r)
 	dc_roster_retry(r);
 }
 
-/*
- * Spans that were too long share the slots, and are brought by the tail as well: of those that were written over only so many
- * are missed as the guest counted, and were not told of. One that it has counted, but whose slot is not there yet, is in the
- * next look. A look is no instant: in a storm its count may be older than its slots, and what it lacks is in the next one, too.
- */
-static void tell_overwritten(struct dc_roster *r, struct dc_entry *e, const struct dc_ring_look *l, uint64_t passed)
-{
-	uint64_t count = l->triggers_asked > e->told ? l->triggers_asked - e->told : 0;
-
-	if (count > passed + e->behind)
-		count = passed + e->behind;
-	if (count > PASSED_MAX)
-		count = PASSED_MAX;
-	e->told += count;
-	e->behind = passed > count ? passed - count : 0;
-	if (count)
-		r->handler.overwritten(r->arg, e, count, e->like.reason ? &e->like : NULL);
-}
-
 /* New triggers in order. One found half written is waited for until the next look, then passed over. */
 static void handle_triggers(struct dc_roster *r, struct dc_entry *e, const struct dc_ring_look *l)
 {
-	uint64_t passed = 0;
+	uint64_t over = 0, missed;
 
 	if (l->trigger_seq - e->trigger_seq > DC_TRIGGER_SLOTS) {
-		passed = l->trigger_seq - DC_TRIGGER_SLOTS - e->trigger_seq;
+		over = l->trigger_seq - DC_TRIGGER_SLOTS - e->trigger_seq;
 		e->trigger_seq = l->trigger_seq - DC_TRIGGER_SLOTS;
 	}
 	while (e->trigger_seq < l->trigger_seq) {
@@ -364,18 +344,19 @@ static void handle_triggers(struct dc_roster *r, struct dc_entry *e, const struc
 			break;
 		}
 		e->trigger_seq = seq;
-		passed += result != 0;
+		over += result != 0;
 		if (result != 0)
 			continue;
 		if (t.reason == DC_TRIGGER_API) {
-			e->told++;
+			dc_passed_one(&e->passed);
 			e->like = t;
 		}
 		r->handler.trigger(r->arg, e, &t);
 	}
 	e->unacked = true;
-	if (passed || e->behind)
-		tell_overwritten(r, e, l, passed);
+	missed = dc_passed_look(&e->passed, l->triggers_asked, over);
+	if (missed)
+		r->handler.overwritten(r->arg, e, missed, e->like.reason ? &e->like : NULL);
 }
 
 /* Whoever is acknowledged rings again, which costs it some system calls; in a storm once a look is enough. */
@@ -401,7 +382,7 @@ static void look(struct dc_roster *r, struct dc_entry *e, bool ask_lock, int64_t
 		if (l.modules_used != e->modules)
 			dc_maps_want(e->ring->maps);
 		e->modules = l.modules_used;
-		if (l.trigger_seq > e->trigger_seq || (e->behind && l.trigger_seq == e->trigger_seq))
+		if (l.trigger_seq > e->trigger_seq || (e->passed.over && l.triggers_asked > e->passed.told))
 			handle_triggers(r, e, &l);
 		acknowledge(e, now_ns);
 	}

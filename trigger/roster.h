@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "trigger/passed.h"
 #include "trigger/ring.h"
 
 #define DC_ROSTER_MAX 4096u
@@ -29,8 +30,7 @@ struct dc_entry {
 	struct dc_ring *ring;
 	uint64_t trigger_seq; /* handled up to here */
 	uint64_t stuck_seq;   /* a slot seen half written at the look before */
-	uint64_t behind;      /* passed over in the last look, and not counted by the guest as far as that look went */
-	uint64_t told;        /* those of DC_TRIGGER() that handler was told of, one by one or as so many */
+	struct dc_passed passed; /* those of DC_TRIGGER() */
 	struct dc_ring_trigger like; /* the last of those told of one by one */
 	bool unacked;         /* not all of these were acknowledged: it does not ring for the next one */
 	bool storm;           /* nothing followed from the last one, so that need not be done at once */
