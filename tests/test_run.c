@@ -355,19 +355,23 @@ static void test_killed_run_leaves_evidence(void **state)
 	const struct dc_save_output output = {.dir = t.out};
 	struct dc_save *save = NULL;
 	char command[700], path[700], why[DC_WHY_BYTES];
+	struct stat said;
 	FILE *f;
 	int status;
 	pid_t pid;
 
 	(void)state;
-	snprintf(command, sizeof(command), "echo $$ > %s/pid; exec %s burst 4000 hang", t.out, guest);
+	snprintf(command, sizeof(command), "cd %s; echo $$ > pid; exec %s burst 4000 say recorded hang >said", t.out, guest);
 	((const char **)argv)[2] = command;
 	pid = start_run(false, argv);
-	usleep(300000);
+	snprintf(path, sizeof(path), "%s/said", t.out);
+	for (int i = 0; i < 1500 && (stat(path, &said) < 0 || said.st_size == 0); i++)
+		usleep(20000);
 	kill(pid, SIGKILL);
 	waitpid(pid, &status, 0);
 	snprintf(path, sizeof(path), "%s/pid", t.out);
 	f = fopen(path, "r");
+	assert_non_null(f);
 	assert_int_equal(fscanf(f, "%d", &pid), 1);
 	fclose(f);
 	assert_int_equal(kill(pid, SIGKILL), 0);
