@@ -140,6 +140,16 @@ if ((EUID == 0)) && command -v setpriv >/dev/null; then
 	if [[ ${handed[*]} ]]; then
 		(($(</proc/sys/kernel/perf_event_paranoid) < 2)) || lacks "$dir/later.hot" 'samples, [1-9][0-9]* off-CPU'
 		[[ -z ${may[*]} ]] || holds "$dir/able.hot" 'samples, [1-9][0-9]* off-CPU stacks'
+		# the watcher wishes for them in its next home, too
+		rm -rf "$rings/user"
+		until_true holding "$dir/err" 'was removed'
+		mkdir -m 700 "$rings/user"
+		chown 65534:65534 "$rings/user"
+		until_true holding "$rings/user/watch.lock" '^handover 1 199 '
+		DASHCAM_NAME=moved "${user[@]}" "$dir/user/sampled" 60000 closed &
+		pids+=($!)
+		until_true bash -c "\"\$@\" status | grep -q 'moved.[0-9]*.: is sampled at 199 Hz: the process handed its events over'" - \
+			"${user[@]}" "$dir/user/dashcam"
 	fi
 fi
 

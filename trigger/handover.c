@@ -28,7 +28,6 @@ struct dc_handover_socket {
 	int epoll_fd;
 	dc_handover_handler *handler;
 	void *arg;
-	char path[DC_RINGS_PATH_BYTES + 32];
 	uint64_t accepted;
 	struct sender senders[SENDERS_MAX];
 };
@@ -51,7 +50,6 @@ int dc_handover_open(const char *dir, dc_handover_handler *handler, void *arg, s
 	h->arg = arg;
 	for (uint32_t i = 0; i < SENDERS_MAX; i++)
 		h->senders[i].fd = -1;
-	snprintf(h->path, sizeof(h->path), "%s/%s", dir, DC_HANDOVER_SOCKET);
 	h->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	h->listen_fd = r = dc_control_bind(dir, DC_HANDOVER_SOCKET, SOCK_SEQPACKET, 0600);
 	if (r >= 0 && (listen(h->listen_fd, 64) < 0 || h->epoll_fd < 0 ||
@@ -71,10 +69,8 @@ void dc_handover_close(struct dc_handover_socket *h)
 		return;
 	for (uint32_t i = 0; i < SENDERS_MAX; i++)
 		drop(&h->senders[i]);
-	if (h->listen_fd >= 0) {
-		unlink(h->path);
+	if (h->listen_fd >= 0)
 		close(h->listen_fd);
-	}
 	if (h->epoll_fd >= 0)
 		close(h->epoll_fd);
 	free(h);

@@ -34,6 +34,7 @@ typedef int dc_handover_handler(void *arg, struct dc_handed *handed);
 
 /* Listens in @dir. Return: 0, -errno. */
 int dc_handover_open(const char *dir, dc_handover_handler *handler, void *arg, struct dc_handover_socket **ret_socket);
+/* The name in the directory stays. */
 void dc_handover_close(struct dc_handover_socket *h);
 /* Readable when something came; then dc_handover_dispatch(). */
 int dc_handover_fd(const struct dc_handover_socket *h);

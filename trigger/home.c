@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "ipc/cleanup.h"
+#include "trigger/handover.h"
 #include "trigger/watcher_inside.h"
 
 /* In the shared directory, which is root's, root takes over what somebody else left there, or put. */
@@ -91,6 +92,8 @@ static int move_in(struct dc_watcher *w, int fd, char why[static DC_WHY_BYTES])
 	dc_control_free(TAKE(w->control));
 	memset(w->waiters, 0, sizeof(w->waiters)); /* they have been hung up on */
 	r = dc_home_listen(w);
+	if (r >= 0)
+		r = dc_sampling_listen(w);
 	return r < 0 ? r : dc_roster_move(w->roster, w->config.dir);
 }
 
@@ -99,6 +102,7 @@ static void move_out(struct dc_watcher *w)
 	dc_watcher_say(w, "ring directory '%.80s' was removed: what was found there is still watched, what starts now once it is there again",
 		       w->config.dir);
 	dc_control_leave(w->control);
+	dc_handover_close(TAKE(w->handover)); /* who is to find it starts in the next one */
 	w->homeless = true;
 }
 

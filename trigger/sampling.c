@@ -145,19 +145,21 @@ static void say_offer(struct dc_watcher *w, const struct dc_sampler_offer *o)
 		dc_watcher_say(w, "'%s': %s; what processes hand over will not come", DC_RINGS_LOCK, strerror(errno));
 }
 
-void dc_sampling_listen(struct dc_watcher *w)
+int dc_sampling_listen(struct dc_watcher *w)
 {
 	const struct dc_sampler_offer o = dc_sampler_offer(w->sampler);
 	int r;
 
 	if (!o.hz || !dc_handover_wanted())
-		return;
+		return 0;
 	r = dc_handover_open(w->config.dir, on_handed, w, &w->handover);
-	if (r == 0)
-		say_offer(w, &o);
-	else
+	if (r < 0) {
 		dc_watcher_say(w, "'%s': %s; processes that are not dumpable can only sample themselves", DC_HANDOVER_SOCKET,
 			       strerror(-r));
+		return 0;
+	}
+	say_offer(w, &o);
+	return dc_watcher_listen(w, dc_handover_fd(w->handover), SOURCE_HANDOVER);
 }
 
 /* Said once of each kind: the same is true of all others, or `dashcam status` has the rest. */

@@ -244,7 +244,8 @@ static void handle(struct dc_watcher *w, const struct epoll_event *event)
 		dc_sampler_dispatch(w->sampler);
 		break;
 	case SOURCE_HANDOVER:
-		dc_handover_dispatch(w->handover);
+		if (w->handover) /* another event of this round may have closed it */
+			dc_handover_dispatch(w->handover);
 		break;
 	case SOURCE_METRICS:
 		dc_http_dispatch(w->metrics, dc_watcher_now_ns());
@@ -374,9 +375,7 @@ static int open_sampler(struct dc_watcher *w)
 	if (r < 0 || fd < 0)
 		return r;
 	r = dc_watcher_listen(w, fd, SOURCE_SAMPLER);
-	if (r == 0)
-		dc_sampling_listen(w);
-	return r == 0 && w->handover ? dc_watcher_listen(w, dc_handover_fd(w->handover), SOURCE_HANDOVER) : r;
+	return r == 0 ? dc_sampling_listen(w) : r;
 }
 
 /* A place that cannot take captures is told now rather than when one is due. */
@@ -540,6 +539,8 @@ unsigned dc_watcher_close(struct dc_watcher *w, bool drain)
 	dc_ruling_close(w);
 	dc_settler_free(w->settler);
 	dc_worker_free(w->worker);
+	if (w->handover)
+		unlinkat(w->dir_fd, DC_HANDOVER_SOCKET, 0);
 	dc_handover_close(w->handover);
 	dc_sampler_free(w->sampler);
 	dc_budget_free(w->deaths);

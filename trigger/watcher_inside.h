@@ -159,8 +159,8 @@ bool dc_watcher_judge_all(struct dc_watcher *w);
 void dc_watcher_hear_exits(struct dc_watcher *w);
 
 int dc_sampling_open(struct dc_watcher *w);
-/* From processes that we may not sample ourselves: listens, and says so to those that start (ipc/handover.h) */
-void dc_sampling_listen(struct dc_watcher *w);
+/* From processes that we may not sample ourselves: listens at home, and says so to those that start (ipc/handover.h) */
+int dc_sampling_listen(struct dc_watcher *w);
 /* The process of a ring, from now on; when it is dead. */
 void dc_sampling_add(struct dc_watcher *w, struct dc_entry *e);
 /* With each look: those that sample themselves are asked again; and when we leave: no more. */
