@@ -16,6 +16,13 @@ start() {
 	pids+=($!)
 }
 
+# watching NAME: a watcher with $dir/NAME.conf, in the background
+watching() {
+	"$bin" watch --config "$dir/$1.conf" 2>"$dir/$1.err" &
+	pids+=($!)
+	until_true grep -qs "save the past now" "$dir/$1.err"
+}
+
 # saved NAME PATTERN: one capture by that rule, and the second line of why says PATTERN
 saved() {
 	local name=$1 files
@@ -59,9 +66,7 @@ scope = group
 when = span "slow" > 60ms
 scope = all
 END
-"$bin" watch --config "$dir/scopes.conf" 2>"$dir/scopes.err" &
-pids+=($!)
-until_true grep -q "save the past now" "$dir/scopes.err"
+watching scopes
 DASHCAM_DIR=$rings/scopes DASHCAM_NAME=one "$guest" group 0 slow 0 say ready sleep 1500 slow 100 sleep 1500 >"$dir/one" &
 one=$!
 DASHCAM_DIR=$rings/scopes DASHCAM_NAME=many "$guest" tick 20 200 &
@@ -84,9 +89,7 @@ after = 500ms
 cooldown = 3s
 metrics = unix:$dir/storm.sock
 END
-"$bin" watch --config "$dir/storm.conf" 2>"$dir/storm.err" &
-pids+=($!)
-until_true grep -q "save the past now" "$dir/storm.err"
+watching storm
 DASHCAM_DIR=$rings/storm "$guest" slow 0 sleep 1000 triggers 10000 sleep 1000 triggers 5000 sleep 2500 triggers 1 sleep 1000 &
 storm=$!
 
@@ -110,28 +113,26 @@ all_told() {
 
 # --- meanwhile a watcher whose rules change ---
 
-cat >"$dir/conf" <<END
+cat >"$dir/watch.conf" <<END
 [watch]
 out = $dir/watched
 default-rules = no
 [rule first]
 when = span "none of that name" > 1ms
 END
-"$bin" watch --config "$dir/conf" 2>"$dir/watch.err" &
+watching watch
 watcher=$!
-pids+=($watcher)
-until_true grep -q "save the past now" "$dir/watch.err"
 words=() # slow again and again, however long the watcher takes to have the rule; its cool-down lets the first of them through
 for ((i = 0; i < 14; i++)); do words+=(sleep 600 slow 80); done
 "$guest" slow 0 "${words[@]}" &
 slow=$!
 until_true bash -c "'$bin' status --json --interval 1ms | jq -e '.rules[] | select(.name == \"first\" and .waits_for == \"none of that name\")' >/dev/null"
-sed -i 's/1ms/1 parsec/' "$dir/conf"
+sed -i 's/1ms/1 parsec/' "$dir/watch.conf"
 kill -HUP $watcher
 until_true grep -q "expected a time such as" "$dir/watch.err"
 until_true grep -q "rules not read again: the old ones stay" "$dir/watch.err"
 "$bin" status --json --interval 1ms | jq -e 'any(.rules[]; .name == "first")' >/dev/null || wrong "a wrong file changes nothing"
-cat >"$dir/conf" <<END
+cat >"$dir/watch.conf" <<END
 [watch]
 out = $dir/watched
 default-rules = no
