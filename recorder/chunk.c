@@ -5,8 +5,11 @@
  *
  * THE OLD ONE IS SEALED LAST. Were it sealed before the new one has an event, a thread that is stopped just there would have
  * nothing of its own that others may not take, and under load is stopped there often: its newest events would be gone while
- * older ones are still there. So the new chunk begins with a limit that lets one event through; the next one comes here,
- * seals, and goes on with the whole chunk.
+ * older ones are still there. The event that comes here seals it once it is committed itself. Where that is given up, the
+ * new chunk has a limit that lets one event through; the one after that comes here, seals, and goes on with the whole chunk.
+ *
+ * THE NEXT PAGES ARE ASKED FOR VERY LAST. A page that the TLB has forgotten costs a walk, longer than all the rest, and a CPU
+ * goes on while it waits for one: here with what the application does next.
  *
  * Copies keep a hung request's arguments alive however often the ring turns over: the outermost 8 and innermost 24 open
  * spans, as long as they take no more than a quarter of the chunk. A span whose arguments do not fit keeps its name and
@@ -113,6 +116,17 @@ void dc_chunk_seal_before(struct dc_recorder *r, struct dc_thread *t)
 	dc_chunk_seal(r, before, t->before_sealed);
 }
 
+/*
+ * Writing goes on line after line, and the CPU runs ahead of it up to the end of a page. So the later pages are asked for
+ * now: else the first event on each waits for memory and a page walk, more than one event in a thousand.
+ */
+static void pages_expect(const struct dc_recorder *r, const uint8_t *base)
+{
+	for (uint32_t page = DC_PAGE_BYTES; page < r->chunk_bytes; page += DC_PAGE_BYTES)
+		for (unsigned line = 0; line < DC_EXPECTED_LINES; line++)
+			__builtin_prefetch(base + page + line * 64, 1);
+}
+
 bool dc_chunk_widen(struct dc_recorder *r, struct dc_thread *t)
 {
 	bool narrow = t->fast.limit != whole_limit(r, t);
@@ -120,19 +134,22 @@ bool dc_chunk_widen(struct dc_recorder *r, struct dc_thread *t)
 	if (t->before != NONE && (!narrow || dc_state_events(dc_thread_state(&t->fast))))
 		dc_chunk_seal_before(r, t);
 	t->fast.limit = whole_limit(r, t);
+	if (narrow) {
+		dc_chunk_expect(r, t);
+		pages_expect(r, t->fast.chunk);
+	}
 	return narrow;
 }
 
-/*
- * Writing goes on line after line, and the CPU runs ahead of it up to the end of a page. So the later pages are asked for
- * now: else the first event on each waits for memory and a page walk, more than one event in a thousand.
- */
-static void pages_expect(const struct dc_recorder *r, const uint8_t *base)
+bool dc_chunk_begun(struct dc_thread_ *f)
 {
-	for (uint32_t page = DC_PAGE_BYTES; page < r->chunk_bytes; page += DC_PAGE_BYTES) {
-		__builtin_prefetch(base + page, 1);
-		__builtin_prefetch(base + page + 64, 1);
-	}
+	struct dc_thread *t = (struct dc_thread *)f;
+	dc_slow_enter();
+	struct dc_recorder *r = dc_recorder;
+	const bool ours = dc_page_is_of(r, f);
+	if (ours && dc_state_events(dc_thread_state(f)))
+		dc_chunk_widen(r, t);
+	return !dc_slow_leave() && ours;
 }
 
 static void install(struct dc_recorder *r, struct dc_thread *t, uint32_t i, uint32_t generation, uint64_t now)
@@ -145,7 +162,6 @@ static void install(struct dc_recorder *r, struct dc_thread *t, uint32_t i, uint
 			    .at = base + sizeof(struct dc_chunk_header),
 			    .end = base + sizeof(struct dc_chunk_header) + r->chunk_bytes / 4 };
 	uint64_t events = t->events + (t->chunk != NONE ? dc_state_events(dc_thread_state(f)) : 0);
-	pages_expect(r, base);
 	copy_opens(r, &c);
 	*(struct dc_chunk_header *)base = (struct dc_chunk_header){
 		.first_event = events,

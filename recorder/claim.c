@@ -22,7 +22,6 @@
 #define LOOK 8u /* entries looked at in one place: two cache lines */
 #define ROUNDS 8u /* places looked at before any sealed chunk will do */
 #define OWN_LOOK 1024u /* entries searched for own chunks that were forgotten */
-#define EXPECTED_LINES 3u /* of the next chunk: its header and the first events */
 #define TRIES 32u /* lost compare-exchanges before the event is dropped */
 #define HOLD_MAX_UNITS (UINT64_C(1) << 30) /* a second or more on every clock: units are 1 ns or longer */
 #define NONE DC_CHUNK_NONE
@@ -86,6 +85,8 @@ static bool take(const struct claim *c, uint32_t i, uint64_t seen)
 		return false;
 	recycled(r, seen, __atomic_load_n(&e->sealed, __ATOMIC_RELAXED));
 	uint32_t old = __atomic_load_n(&e->lane, __ATOMIC_RELAXED);
+	if (dc_state_generation(seen) && old == c->t->lane)
+		return true; /* its own: it holds as many as before */
 	/* held counts steer fairness and are never bounds: relaxed */
 	if (dc_state_generation(seen) && old < r->lane_cap &&
 	    __atomic_fetch_sub(&r->lanes[old].held, 1, __ATOMIC_RELAXED) == 2)
@@ -302,13 +303,14 @@ static uint32_t share(const struct dc_recorder *r, uint32_t grown)
  * The chunk that this lane will most likely take next time is long out of the caches by now: its entry, header and first
  * events are asked for a whole chunk ahead. A guess that costs little where it is wrong.
  */
-static void next_expect(const struct claim *c)
+void dc_chunk_expect(const struct dc_recorder *r, const struct dc_thread *t)
 {
-	const struct dc_own *own = &c->t->own;
-	uint32_t next = own->unseen ? own->hand % c->grown : own->claims[own->first] & CLAIM_INDEX_MAX;
-	const uint8_t *chunk = c->r->chunks + (size_t)next * c->r->chunk_bytes;
-	__builtin_prefetch(&c->r->entries[next], 1);
-	for (unsigned line = 0; line < EXPECTED_LINES; line++)
+	const struct dc_own *own = &t->own;
+	uint32_t grown = __atomic_load_n(&r->header->chunks_grown, __ATOMIC_RELAXED); /* nothing is read there */
+	uint32_t next = own->unseen ? own->hand % grown : own->claims[own->first] & CLAIM_INDEX_MAX;
+	const uint8_t *chunk = r->chunks + (size_t)next * r->chunk_bytes;
+	__builtin_prefetch(&r->entries[next], 1);
+	for (unsigned line = 0; line < DC_EXPECTED_LINES; line++)
 		__builtin_prefetch(chunk + line * 64, 1);
 }
 
@@ -324,7 +326,6 @@ uint32_t dc_chunk_claim(struct dc_recorder *r, struct dc_thread *t, uint64_t now
 			continue;
 		*ret_generation = dc_state_generation(__atomic_load_n(&r->entries[i].state, __ATOMIC_RELAXED)); /* ours */
 		own_push(&c, i, *ret_generation);
-		next_expect(&c);
 		/* [chunk-reuse] release fence; pairs with the reader's second acquire fence: a byte of the new
 		 * generation is never seen under the old state word */
 		__atomic_thread_fence(__ATOMIC_RELEASE);

@@ -238,9 +238,18 @@ DC_ALWAYS_INLINE_ uint8_t *put_head(struct dc_thread_ *t, unsigned kind, uint64_
 	return dc_head_(t, p, kind, &w);
 }
 
+/* After the commit, still busy. What the first event in a chunk has to see to, it does at once: each event is on time. */
+DC_ALWAYS_INLINE_ void leave(struct dc_thread_ *t)
+{
+	if (DC_UNLIKELY_(((struct dc_thread *)t)->before != DC_CHUNK_NONE) && !dc_chunk_begun(t))
+		return;
+	t->busy = t->idle;
+}
+
 static void commit(struct dc_thread_ *t, uint8_t *p)
 {
-	dc_commit_(t, p, t->idle);
+	dc_publish_(t, p);
+	leave(t);
 }
 
 /* ---- the general way ---- */
@@ -303,7 +312,8 @@ static uint64_t commit_begin(struct dc_thread_ *t, const struct draft *d, uint8_
 {
 	uint64_t token = t->token;
 	if (DC_LIKELY_((uint32_t)token < DC_DEPTH_MAX_)) {
-		token = dc_commit_begin_(t, token, d->id, t->last, d->body, p, t->idle);
+		token = dc_commit_begin_(t, token, d->id, t->last, d->body, p, DC_BUSY_);
+		leave(t);
 		return d->id == DC_SITE_INLINE ? token | TOKEN_ODD : token;
 	}
 	dc_line_(t->line, t->last, (uint32_t)++token);
@@ -311,7 +321,7 @@ static uint64_t commit_begin(struct dc_thread_ *t, const struct draft *d, uint8_
 	dc_publish_(t, p);
 	t->token = token;
 	DC_BARRIER_();
-	t->busy = t->idle;
+	leave(t);
 	return token | TOKEN_ODD;
 }
 

@@ -78,6 +78,8 @@ uint32_t dc_grow(struct dc_recorder *r, uint32_t now)
 	uint32_t step = 1, idle = 0;
 	if (refused && now - refused < REFUSED_COARSE)
 		return DC_CHUNK_NONE;
+	if (__atomic_load_n(&r->chunks_reserved, __ATOMIC_RELAXED) >= r->chunk_cap) /* what is given back is asked for later */
+		return DC_CHUNK_NONE;
 	/* [growing] acquire; pairs with the release below: the step is as its last user left it */
 	bool large = __atomic_compare_exchange_n(&r->growing, &idle, 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 	if (large) {

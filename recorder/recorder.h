@@ -169,12 +169,16 @@ void dc_chunk_ready(struct dc_recorder *r, uint32_t i);
 
 /* claim.c */
 uint32_t dc_chunk_claim(struct dc_recorder *r, struct dc_thread *t, uint64_t now, uint32_t *ret_generation);
+#define DC_EXPECTED_LINES 8u /* of a page: behind those the CPU has seen where writing goes, and runs ahead by itself */
+void dc_chunk_expect(const struct dc_recorder *r, const struct dc_thread *t); /* asks the CPU for what it will claim next */
 
 /* chunk.c */
 int dc_chunk_switch(struct dc_recorder *r, struct dc_thread *t); /* 0, -ENOSPC: none to be had, counted */
 /* The whole of a chunk that let just one event through; the one before it is let go once there is that event. Return: it did. */
 bool dc_chunk_widen(struct dc_recorder *r, struct dc_thread *t);
 void dc_chunk_seal_before(struct dc_recorder *r, struct dc_thread *t);
+/* Of a thread that is busy: does so if there is that event. false: forked meanwhile, the thread's page may be another's. */
+bool dc_chunk_begun(struct dc_thread_ *t);
 
 /* thread.c: the slow way into an event */
 struct dc_thread_ *dc_enter_slow(struct dc_thread_ *t, unsigned taken); /* busy, with room; NULL: not now, counted */

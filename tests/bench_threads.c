@@ -187,8 +187,9 @@ static double median_rate(const struct rate *v, int rounds)
 /* ---- how long one event takes: a histogram of ticks ---- */
 
 #define BINS (1u << 16)
-#define BLOCK 32768
+#define TURN 32768 /* of one kind, before it is another one's turn */
 
+/* Counted at once: what is kept for later would push what is measured out of the caches. */
 struct latency {
 	uint32_t bins[BINS]; /* the last one holds everything longer */
 	uint64_t count;
@@ -196,21 +197,20 @@ struct latency {
 };
 
 struct prober {
-	struct latency event, noise;
+	struct latency event, noise, floor;
+	uint8_t *memory; /* RING_BYTES / 2 for the floor */
+	size_t at;
 	unsigned cpu;
 	long samples;
-	uint32_t block[BLOCK];
 };
 
 static double ticks_per_ns;
 
-static void latency_add(struct latency *l, const uint32_t *ticks)
+static inline void latency_add(struct latency *l, uint64_t ticks)
 {
-	for (int i = 0; i < BLOCK; i++) {
-		l->bins[ticks[i] < BINS ? ticks[i] : BINS - 1]++;
-		l->longest = ticks[i] > l->longest ? ticks[i] : l->longest;
-	}
-	l->count += BLOCK;
+	l->bins[ticks < BINS ? ticks : BINS - 1]++;
+	l->longest = ticks > l->longest ? ticks : l->longest;
+	l->count++;
 }
 
 static double latency_ns(const struct latency *l, double q)
@@ -225,27 +225,37 @@ static double latency_ns(const struct latency *l, double q)
 	return (double)l->longest / ticks_per_ns;
 }
 
-static void probe_noise(uint32_t *ticks)
+static void probe_noise(struct prober *p)
 {
-	for (int i = 0; i < BLOCK; i++) {
+	for (int i = 0; i < TURN; i++) {
 		uint64_t a = bench_ticks();
 		__asm__ volatile("");
-		ticks[i] = (uint32_t)(bench_ticks() - a);
+		latency_add(&p->noise, bench_ticks() - a);
 	}
 }
 
-static void probe_events(uint32_t *ticks)
+/* A store that goes on through memory: it waits for memory as events do. */
+static void probe_floor(struct prober *p)
 {
-	dc_span_t s = {0};
-
-	for (int i = 0; i < BLOCK; i += 2) {
+	for (int i = 0; i < TURN; i++) {
 		uint64_t a = bench_ticks();
-		s = DC_BEGIN("bench.probe", "a", i & 1023, "b", i & 15);
+		*(volatile uint64_t *)(p->memory + p->at) = a;
+		latency_add(&p->floor, bench_ticks() - a);
+		p->at = (p->at + 8) % (RING_BYTES / 2);
+	}
+}
+
+static void probe_events(struct prober *p)
+{
+	for (int i = 0; i < TURN; i += 2) {
+		uint64_t a = bench_ticks();
+		dc_span_t s = DC_BEGIN("bench.probe", "a", i & 1023, "b", i & 15);
 		uint64_t b = bench_ticks();
+		latency_add(&p->event, b - a);
+		a = bench_ticks();
 		DC_END(s);
-		uint64_t c = bench_ticks();
-		ticks[i] = (uint32_t)(b - a);
-		ticks[i + 1] = (uint32_t)(c - b);
+		b = bench_ticks();
+		latency_add(&p->event, b - a);
 	}
 }
 
@@ -254,11 +264,10 @@ static void *prober_main(void *arg)
 	struct prober *p = arg;
 
 	pin_to(p->cpu);
-	for (long n = 0; n < p->samples; n += BLOCK) {
-		probe_noise(p->block);
-		latency_add(&p->noise, p->block);
-		probe_events(p->block);
-		latency_add(&p->event, p->block);
+	for (long n = 0; n < p->samples; n += TURN) {
+		probe_noise(p);
+		probe_floor(p);
+		probe_events(p);
 	}
 	return NULL;
 }
@@ -273,6 +282,7 @@ static struct prober *probe(unsigned count, long samples)
 	for (unsigned i = 0; i < count; i++) {
 		p[i].cpu = (unsigned)sysconf(_SC_NPROCESSORS_ONLN) - 1 - i;
 		p[i].samples = samples;
+		p[i].memory = floor_memory + i * (RING_BYTES / 2);
 		pthread_create(&threads[i], NULL, prober_main, &p[i]);
 	}
 	for (unsigned i = 0; i < count; i++)
@@ -528,9 +538,11 @@ static void report_latencies(struct bench_report *r, long samples)
 
 	report_latency(r, "event", &p->event, "one event, one thread; bars p99.9 100, p99.99 500");
 	report_latency(r, "noise", &p->noise, "two clock reads, nothing between");
+	report_latency(r, "floor", &p->floor, "the floor: two clock reads, a store between, on through memory");
 	p = probe(2, samples);
 	report_latency(r, "event2", &p->event, "one event, two threads at once");
 	report_latency(r, "noise2", &p->noise, "two clock reads, nothing between, two threads");
+	report_latency(r, "floor2", &p->floor, "the floor, two threads");
 }
 
 int main(int argc, char **argv)

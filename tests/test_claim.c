@@ -2,13 +2,18 @@
 /*
  * What a lane that has its fair share gives up for a new chunk: its own oldest. Threads record in turns, so that
  * their chunks lie between each other's in the table; the events they number say what is left of them.
+ *
+ * And when it lets the full one go: with the event that finds it full.
  */
 #include "tests/guests.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "recorder/dashcam.h"
 
@@ -127,11 +132,111 @@ static void test_own_forgotten(void **state)
 	}
 }
 
+/* The ring of this process, as others see it. */
+static const struct dc_ring_header *own_ring(void)
+{
+	struct dc_opts opts = DC_OPTS_INIT;
+	struct dc_stats stats = {.size = sizeof stats};
+	opts.memory_bytes = 1 << 20;
+	NEED(dc_start(&opts) == 0 && dc_stats(&stats) == 0);
+	int fd = open(stats.ring, O_RDONLY);
+	NEED(fd >= 0);
+	struct dc_ring_header h;
+	NEED(pread(fd, &h, sizeof h, 0) == sizeof h);
+	void *map = mmap(NULL, h.file_bytes, PROT_READ, MAP_SHARED, fd, 0);
+	NEED(map != MAP_FAILED);
+	return map;
+}
+
+static unsigned owned(const struct dc_ring_header *h)
+{
+	const struct dc_chunk_entry *e = (const void *)((const uint8_t *)h + h->states_off);
+	unsigned n = 0;
+	for (uint32_t i = 0; i < h->chunks_grown; i++)
+		n += (__atomic_load_n(&e[i].state, __ATOMIC_RELAXED) & DC_CHUNK_OWNED) != 0; /* our own thread's stores */
+	return n;
+}
+
+/* One event of each way into a chunk. */
+static void record_one(int i)
+{
+	static dc_span_t open;
+	static const char text[] = "a text that takes the general way";
+	switch (i % 6) {
+	case 0:
+		open = DC_BEGIN("one", "n", i);
+		break;
+	case 1:
+		DC_END(open);
+		break;
+	case 2:
+		open = DC_BEGIN("text", "t", text);
+		break;
+	case 3:
+		DC_END(open);
+		break;
+	case 4:
+		DC_COUNTER("count", i);
+		break;
+	case 5:
+		DC_LOG(DC_INFO, "%d %s", i, text);
+		break;
+	}
+}
+
+#define WAYS_EVENTS 200000
+
+static void app_lets_go(void *arg)
+{
+	const struct dc_ring_header *h = own_ring();
+	(void)arg;
+	for (int i = 0; i < WAYS_EVENTS; i++) {
+		record_one(i);
+		NEED(owned(h) == 1);
+	}
+	NEED(h->chunks_grown > 100);
+}
+
+/* An end of nothing may find the chunk full, too, but is not recorded. */
+static void app_gives_up(void *arg)
+{
+	const struct dc_ring_header *h = own_ring();
+	unsigned both = 0, most = 0, times = 0;
+	(void)arg;
+	for (int i = 0; i < WAYS_EVENTS; i++) {
+		record_one(i);
+		unsigned n = owned(h);
+		NEED(n == 1 || n == 2);
+		both = n == 2 ? both + 1 : 0;
+		most = both > most ? both : most;
+		DC_END((dc_span_t){0x12345});
+		times += owned(h) > n;
+	}
+	NEED(times > 10); /* it happened */
+	NEED(most == 1); /* one event is let through, whoever comes next lets go */
+}
+
+/* Claim: after no event has a thread more than the chunk it writes. */
+static void test_full_one_let_go(void **state)
+{
+	(void)state;
+	assert_int_equal(guest_run(app_lets_go, NULL), 0);
+}
+
+/* Claim: where the event that found the chunk full is given up, the full one stays until the new one has an event. */
+static void test_full_one_kept(void **state)
+{
+	(void)state;
+	assert_int_equal(guest_run(app_gives_up, NULL), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(test_own_oldest, guest_teardown),
 		cmocka_unit_test_teardown(test_own_forgotten, guest_teardown),
+		cmocka_unit_test_teardown(test_full_one_let_go, guest_teardown),
+		cmocka_unit_test_teardown(test_full_one_kept, guest_teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
