@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "ipc/cleanup.h"
+#include "ipc/grow.h"
 #include "trigger/perf_record.h"
 #include "trigger/sampler_inside.h"
 
@@ -57,15 +58,8 @@ static int add_id(struct dc_sampler *s, const struct group *g, const struct even
 {
 	uint32_t at = s->id_count;
 
-	if (s->id_count == s->id_capacity) {
-		const uint32_t capacity = s->id_capacity ? s->id_capacity * 2 : 64;
-		struct event_id *more = reallocarray(s->ids, capacity, sizeof(*more));
-
-		if (!more)
-			return -ENOMEM;
-		s->ids = more;
-		s->id_capacity = capacity;
-	}
+	if (GROW(s->ids, s->id_count, s->id_capacity, 64) < 0)
+		return -ENOMEM;
 	for (; at > 0 && s->ids[at - 1].id > e->id; at--)
 		s->ids[at] = s->ids[at - 1];
 	s->ids[at] = (struct event_id){.id = e->id,
@@ -150,16 +144,7 @@ void dc_group_decide(struct dc_sampler *s, struct group *g)
 
 int dc_group_keep(struct dc_sampler *s, struct group *g, const struct event *e)
 {
-	if (g->event_count == g->event_capacity) {
-		const uint32_t capacity = g->event_capacity ? g->event_capacity * 2 : 16;
-		struct event *more = reallocarray(g->events, capacity, sizeof(*more));
-
-		if (!more)
-			return -ENOMEM;
-		g->events = more;
-		g->event_capacity = capacity;
-	}
-	if (add_id(s, g, e) < 0)
+	if (GROW(g->events, g->event_count, g->event_capacity, 16) < 0 || add_id(s, g, e) < 0)
 		return -ENOMEM;
 	g->events[g->event_count++] = *e;
 	return 0;
@@ -222,15 +207,8 @@ static int64_t opened_since(const struct opened *o, uint32_t tid)
 
 static int note_opened(struct opened *o, uint32_t tid, int64_t since_ns)
 {
-	if (o->count == o->capacity) {
-		const uint32_t capacity = o->capacity ? o->capacity * 2 : 64;
-		void *more = reallocarray(o->threads, capacity, sizeof(o->threads[0]));
-
-		if (!more)
-			return -ENOMEM;
-		o->threads = more;
-		o->capacity = capacity;
-	}
+	if (GROW(o->threads, o->count, o->capacity, 64) < 0)
+		return -ENOMEM;
 	o->threads[o->count].tid = tid;
 	o->threads[o->count++].since_ns = since_ns;
 	return 0;
