@@ -388,7 +388,8 @@ static void thread_text(struct report *r, const struct thread_tally *t)
 	if (t->cpu_samples)
 		printf(", %s of CPU", text_span((int64_t)t->cpu_ns).s);
 	if (t->switches)
-		printf(", %s off it in %s switches", text_span((int64_t)t->off_ns).s, text_count(t->switches).s);
+		printf(", %s off it in %s switch%s", text_span((int64_t)t->off_ns).s, text_count(t->switches).s,
+		       t->switches == 1 ? "" : "es");
 	thread_doing(t);
 	putchar('\n');
 	calls_print(stdout, r->stacks, t->crashed ? t->crash_stack : t->stack, "    ", FRAMES_SHOWN);
