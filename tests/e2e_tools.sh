@@ -339,6 +339,7 @@ for c in info show export "scrub --arg s"; do
 	expect 1 "'$dir/newer/strange.dcap': capture of format 7 uses features .* newer dashcam" $c "$dir/newer/strange.dcap"
 	[[ ! -s $dir/out ]] || wrong "$c prints nothing of what it does not understand"
 done
+expect 1 "'missing.dcap': no such file; 'dashcam ls' lists the captures" settle missing.dcap
 expect 1 "is of a newer format: settle it with a newer dashcam; it stays as it is" settle "$dir/newer/strange.dcap"
 "$bin" ls --store "$dir/newer" >"$dir/out" || wrong "ls of newer captures"
 holds "$dir/out" ' newer format +strange.dcap'

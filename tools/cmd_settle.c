@@ -15,6 +15,7 @@
 #include "tools/json.h"
 #include "tools/open.h"
 #include "tools/places.h"
+#include "tools/stores.h"
 #include "tools/text.h"
 
 struct settle_options {
@@ -138,28 +139,32 @@ static void settle_dir(struct settling *s, const char *path, bool below)
 	}
 }
 
-static void settle_path(struct settling *s, const char *path)
+static void settle_operand(struct settling *s, const char *name)
 {
-	CLEANUP(free) char *copy = strdup(path), *copy2 = strdup(path);
+	char path[PATH_MAX], copy[PATH_MAX];
 	CLEANUP(close_fd) int fd = -1;
 	struct stat st;
+	int r = stores_find(NULL, name, path);
 
-	if (stat(path, &st) < 0) {
+	if (r < 0 || stat(path, &st) < 0) {
 		s->failed++;
-		say("'%s': %s", path, strerror(errno));
+		if (r == -ENOENT)
+			say("'%s': no such file; 'dashcam ls' lists the captures", path);
+		else
+			say("'%s': %s", path, strerror(r < 0 ? -r : errno));
 		return;
 	}
 	if (S_ISDIR(st.st_mode)) {
 		settle_dir(s, path, true);
 		return;
 	}
-	fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	if (fd < 0 || !copy2) {
+	fd = open(dirname(strcpy(copy, path)), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0) {
 		s->failed++;
 		say("'%s': %s", path, strerror(errno));
 		return;
 	}
-	settle_one(s, fd, basename(copy2), path);
+	settle_one(s, fd, basename(strcpy(copy, path)), path);
 }
 
 static int settle_run(const void *options, const struct operands *operands)
@@ -172,9 +177,9 @@ static int settle_run(const void *options, const struct operands *operands)
 	if (o->json)
 		json_array(&s.json, NULL);
 	for (unsigned i = 0; i < operands->count; i++)
-		settle_path(&s, operands->items[i]);
+		settle_operand(&s, operands->items[i]);
 	if (operands->count == 0 && place_captures(place) == 0 && access(place, F_OK) == 0)
-		settle_path(&s, place);
+		settle_operand(&s, place);
 	if (o->json)
 		json_end(&s.json);
 	else if (s.settled + s.failed + s.damaged == 0)
