@@ -13,23 +13,30 @@ void dc_thread_name(const char *name)
 	struct dc_thread_ *f = dc_enter();
 	if (!f)
 		return;
-	struct dc_recorder *r = dc_recorder;
 	struct dc_thread *t = (struct dc_thread *)f;
 	char comm[16] = { 0 };
 	memcpy(comm, name, strnlen(name, sizeof comm - 1));
-	memcpy(r->lanes[t->lane].comm, comm, sizeof comm);
-	dc_thread_record(r, t);
-	f->busy = f->idle;
+	dc_slow_enter();
+	struct dc_recorder *r = dc_recorder;
+	const bool ours = dc_page_is_of(r, f);
+	if (ours) {
+		memcpy(r->lanes[t->lane].comm, comm, sizeof comm);
+		dc_thread_record(r, t);
+	}
+	if (!dc_slow_leave() && ours)
+		f->busy = f->idle;
 }
 
 void dc_window(uint64_t window_ns)
 {
-	if (!dc_recorder_on())
-		return;
-	struct dc_recorder *r = dc_recorder;
-	__atomic_store_n(&r->window_ns, window_ns, __ATOMIC_RELAXED); /* a setting */
-	__atomic_store_n(&r->header->window_ns, window_ns, __ATOMIC_RELAXED);
-	dc_window_calibrate(r);
+	dc_slow_enter();
+	if (dc_recorder_on()) {
+		struct dc_recorder *r = dc_recorder;
+		__atomic_store_n(&r->window_ns, window_ns, __ATOMIC_RELAXED); /* a setting */
+		__atomic_store_n(&r->header->window_ns, window_ns, __ATOMIC_RELAXED);
+		dc_window_calibrate(r);
+	}
+	dc_slow_leave();
 }
 
 /* Everything is there that is younger than what was recycled last; before that, what began with the recording. */
@@ -58,11 +65,8 @@ static void count_lanes(const struct dc_recorder *r, struct dc_stats *s)
 	s->lanes = __atomic_load_n(&r->lanes_live, __ATOMIC_RELAXED);
 }
 
-int dc_stats(struct dc_stats *ret_stats)
+static int stats(const struct dc_recorder *r, struct dc_stats *ret_stats)
 {
-	struct dc_recorder *r = dc_recorder;
-	if (ret_stats->size != sizeof *ret_stats)
-		return -EINVAL;
 	if (!r || __atomic_load_n(&r->phase, __ATOMIC_ACQUIRE) < DC_PHASE_ON) /* [phase] acquire */
 		return -ESRCH;
 	if (__atomic_load_n(&r->phase, __ATOMIC_RELAXED) == DC_PHASE_OFF)
@@ -83,6 +87,16 @@ int dc_stats(struct dc_stats *ret_stats)
 	memcpy(s.ring, r->ring, sizeof s.ring);
 	*ret_stats = s;
 	return 0;
+}
+
+int dc_stats(struct dc_stats *ret_stats)
+{
+	if (ret_stats->size != sizeof *ret_stats)
+		return -EINVAL;
+	dc_slow_enter();
+	const int r = stats(dc_recorder, ret_stats);
+	dc_slow_leave();
+	return r;
 }
 
 static struct dc_site *site_make(enum dc_site_kind kind, const char *name)

@@ -121,7 +121,8 @@ static bool whole(const uint64_t *addresses, unsigned n)
 
 static void note(const uint64_t *addresses, unsigned n, uint64_t units)
 {
-	const uint32_t copies = units ? dc_recorder->copies : DC_COPIES_NONE;
+	const struct dc_recorder *r = dc_recorder; /* NULL: a handler forked on top of the event, and this is the child */
+	const uint32_t copies = units && r ? r->copies : DC_COPIES_NONE;
 	if (copies == DC_COPIES_ALL || (copies == DC_COPIES_AUTO && !whole(addresses, n)))
 		dc_stack_copy(units);
 }
