@@ -5,8 +5,8 @@
  *
  * THE OLD ONE IS SEALED LAST. Were it sealed before the new one has an event, a thread that is stopped just there would have
  * nothing of its own that others may not take, and under load is stopped there often: its newest events would be gone while
- * older ones are still there. The event that comes here seals it once it is committed itself. Where that is given up, the
- * new chunk has a limit that lets one event through; the one after that comes here, seals, and goes on with the whole chunk.
+ * older ones are still there. The event that comes here seals it once it is committed itself; where it is given up, the
+ * next one that does not take the fast path, at the latest the one that finds the new chunk full.
  *
  * THE NEXT PAGES ARE ASKED FOR VERY LAST. A page that the TLB has forgotten costs a walk, longer than all the rest, and a CPU
  * goes on while it waits for one: here with what the application does next.
@@ -93,11 +93,6 @@ static void copy_opens(struct dc_recorder *r, struct copies *c)
 	}
 }
 
-static uint8_t *whole_limit(const struct dc_recorder *r, const struct dc_thread *t)
-{
-	return t->fast.chunk + r->chunk_bytes - DC_CHUNK_SLACK;
-}
-
 void dc_chunk_seal(struct dc_recorder *r, uint32_t i, uint32_t sealed)
 {
 	struct dc_chunk_entry *e = &r->entries[i];
@@ -120,25 +115,12 @@ void dc_chunk_seal_before(struct dc_recorder *r, struct dc_thread *t)
  * Writing goes on line after line, and the CPU runs ahead of it up to the end of a page. So the later pages are asked for
  * now: else the first event on each waits for memory and a page walk, more than one event in a thousand.
  */
-static void pages_expect(const struct dc_recorder *r, const uint8_t *base)
+static void pages_expect(const struct dc_recorder *r, const struct dc_thread *t)
 {
+	dc_chunk_expect(r, t);
 	for (uint32_t page = DC_PAGE_BYTES; page < r->chunk_bytes; page += DC_PAGE_BYTES)
 		for (unsigned line = 0; line < DC_EXPECTED_LINES; line++)
-			__builtin_prefetch(base + page + line * 64, 1);
-}
-
-bool dc_chunk_widen(struct dc_recorder *r, struct dc_thread *t)
-{
-	bool narrow = t->fast.limit != whole_limit(r, t);
-	/* narrow and without an event: what comes is too long for the one that would be let through */
-	if (t->before != NONE && (!narrow || dc_state_events(dc_thread_state(&t->fast))))
-		dc_chunk_seal_before(r, t);
-	t->fast.limit = whole_limit(r, t);
-	if (narrow) {
-		dc_chunk_expect(r, t);
-		pages_expect(r, t->fast.chunk);
-	}
-	return narrow;
+			__builtin_prefetch(t->fast.chunk + page + line * 64, 1);
 }
 
 bool dc_chunk_begun(struct dc_thread_ *f)
@@ -147,8 +129,10 @@ bool dc_chunk_begun(struct dc_thread_ *f)
 	dc_slow_enter();
 	struct dc_recorder *r = dc_recorder;
 	const bool ours = dc_page_is_of(r, f);
-	if (ours && dc_state_events(dc_thread_state(f)))
-		dc_chunk_widen(r, t);
+	if (ours && dc_state_events(dc_thread_state(f))) {
+		dc_chunk_seal_before(r, t);
+		pages_expect(r, t);
+	}
 	return !dc_slow_leave() && ours;
 }
 
@@ -181,7 +165,7 @@ static void install(struct dc_recorder *r, struct dc_thread *t, uint32_t i, uint
 	t->chunk = i;
 	f->chunk = base;
 	f->at = c.at;
-	f->limit = t->before != NONE ? c.at + 1 : base + r->chunk_bytes - DC_CHUNK_SLACK;
+	f->limit = base + r->chunk_bytes - DC_CHUNK_SLACK;
 	f->last = now;
 	f->state_word = &r->entries[i].state;
 	dc_thread_restate(f, DC_CHUNK_OWNED | (uint64_t)generation << 32 | (uint64_t)(c.at - base));
@@ -190,13 +174,15 @@ static void install(struct dc_recorder *r, struct dc_thread *t, uint32_t i, uint
 	DC_BARRIER_();
 	t->switching = 0;
 	__atomic_store_n(&r->lanes[t->lane].chunk, i, __ATOMIC_RELAXED); /* a hint for lookers */
+	if (t->before == NONE)
+		pages_expect(r, t);
 }
 
 int dc_chunk_switch(struct dc_recorder *r, struct dc_thread *t)
 {
 	uint32_t generation;
-	if (t->chunk != NONE && dc_chunk_widen(r, t))
-		return 0;
+	if (t->before != NONE)
+		dc_chunk_seal_before(r, t);
 	uint64_t now = dc_units(&t->fast);
 	if (DC_UNLIKELY_(!__atomic_load_n(&r->window_units, __ATOMIC_RELAXED)))
 		dc_window_calibrate(r);

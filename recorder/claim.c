@@ -36,6 +36,7 @@ struct claim {
 	uint32_t hand;
 	uint32_t grown;
 	uint32_t share; /* chunks a lane may hold before it must eat its own */
+	bool own; /* it has */
 };
 
 static uint32_t age(const struct claim *c, uint32_t sealed)
@@ -285,8 +286,10 @@ static uint32_t claim_once(struct claim *c)
 	i = dc_grow(c->r, c->now);
 	if (i != NONE && take(c, i, 0))
 		return i;
-	if (__atomic_load_n(&c->r->lanes[c->t->lane].held, __ATOMIC_RELAXED) >= c->share && (i = take_own(c)) != NONE)
+	if (__atomic_load_n(&c->r->lanes[c->t->lane].held, __ATOMIC_RELAXED) >= c->share && (i = take_own(c)) != NONE) {
+		c->own = true;
 		return i;
+	}
 	return take_others(c, &l);
 }
 
@@ -299,17 +302,20 @@ static uint32_t share(const struct dc_recorder *r, uint32_t grown)
 	return grown / (lanes ? lanes : 1);
 }
 
-/*
- * The chunk that this lane will most likely take next time is long out of the caches by now: its entry, header and first
- * events are asked for a whole chunk ahead. A guess that costs little where it is wrong.
- */
+/* Most likely as this time: by the oldest of its own, or where the hand goes on. A guess that costs little where it is wrong. */
+static uint32_t next_of(const struct claim *c, uint32_t i)
+{
+	const struct dc_own *own = &c->t->own;
+	if (!c->own)
+		return (i + 1) % c->grown;
+	return own->unseen ? own->hand % c->grown : own->claims[own->first] & CLAIM_INDEX_MAX;
+}
+
+/* The next chunk is long out of the caches by now: its entry, header and first events are asked for a whole chunk ahead. */
 void dc_chunk_expect(const struct dc_recorder *r, const struct dc_thread *t)
 {
-	const struct dc_own *own = &t->own;
-	uint32_t grown = __atomic_load_n(&r->header->chunks_grown, __ATOMIC_RELAXED); /* nothing is read there */
-	uint32_t next = own->unseen ? own->hand % grown : own->claims[own->first] & CLAIM_INDEX_MAX;
-	const uint8_t *chunk = r->chunks + (size_t)next * r->chunk_bytes;
-	__builtin_prefetch(&r->entries[next], 1);
+	const uint8_t *chunk = r->chunks + (size_t)t->own.next * r->chunk_bytes;
+	__builtin_prefetch(&r->entries[t->own.next], 1);
 	for (unsigned line = 0; line < DC_EXPECTED_LINES; line++)
 		__builtin_prefetch(chunk + line * 64, 1);
 }
@@ -326,6 +332,7 @@ uint32_t dc_chunk_claim(struct dc_recorder *r, struct dc_thread *t, uint64_t now
 			continue;
 		*ret_generation = dc_state_generation(__atomic_load_n(&r->entries[i].state, __ATOMIC_RELAXED)); /* ours */
 		own_push(&c, i, *ret_generation);
+		t->own.next = next_of(&c, i);
 		/* [chunk-reuse] release fence; pairs with the reader's second acquire fence: a byte of the new
 		 * generation is never seen under the old state word */
 		__atomic_thread_fence(__ATOMIC_RELEASE);

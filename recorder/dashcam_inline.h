@@ -174,10 +174,10 @@ DC_ALWAYS_INLINE_ void dc_publish_(struct dc_thread_ *t, uint8_t *p)
 	DC_BARRIER_();
 }
 
-DC_ALWAYS_INLINE_ void dc_commit_(struct dc_thread_ *t, uint8_t *p, uint32_t idle)
+DC_ALWAYS_INLINE_ void dc_commit_(struct dc_thread_ *t, uint8_t *p)
 {
 	dc_publish_(t, p);
-	t->busy = idle;
+	t->busy = 0;
 }
 
 /* What `status` and `open >` look at from outside: stored, never read back; each field by itself is whole. */
@@ -220,11 +220,11 @@ DC_ALWAYS_INLINE_ uint8_t *dc_body0_(uint8_t *p, uint16_t site)
 }
 
 /*
- * The begin of a span is committed, with its arguments in [body + 2, p); @token: of the one around it. The caller knows that
- * its depth is tracked.
+ * The begin of a span is committed, with its arguments in [body + 2, p); @token: of the one around it; @busy: from then on.
+ * The caller knows that its depth is tracked.
  */
 DC_ALWAYS_INLINE_ uint64_t dc_commit_begin_(struct dc_thread_ *t, uint64_t token, uint16_t site, uint64_t now,
-					    const uint8_t *body, uint8_t *p, uint32_t idle)
+					    const uint8_t *body, uint8_t *p, uint32_t busy)
 {
 	uint8_t depth = (uint8_t)token;
 	t->since[depth] = now;
@@ -239,7 +239,7 @@ DC_ALWAYS_INLINE_ uint64_t dc_commit_begin_(struct dc_thread_ *t, uint64_t token
 	dc_publish_(t, p);
 	t->token = token;
 	DC_BARRIER_();
-	t->busy = idle;
+	t->busy = busy;
 	return token;
 }
 
@@ -324,7 +324,7 @@ DC_ALWAYS_INLINE_ void dc_end_inline(dc_span_t span)
 	dc_line_(line, w.units, depth);
 	if (depth)
 		dc_line_open_(line, t->open[depth - 1].site, t->since[depth - 1]);
-	dc_commit_(t, p, 0);
+	dc_commit_(t, p);
 }
 
 #ifdef __cplusplus

@@ -401,7 +401,7 @@ DC_NOINLINE static void event2_slow(struct dc_site *site, uint64_t a, uint64_t b
 DC_ALWAYS_INLINE_ void event_commit(struct dc_thread_ *t, uint64_t now, uint8_t *p)
 {
 	__atomic_store_n(&t->line->last_units, now, __ATOMIC_RELAXED); /* a hint */
-	dc_commit_(t, p, 0);
+	dc_commit_(t, p);
 }
 
 void dc_event0(struct dc_site *site, uint32_t odd)

@@ -57,6 +57,7 @@ struct dc_own {
 	uint32_t first, count; /* of @claims: where the oldest is, round the end */
 	uint32_t hand; /* where the search for forgotten ones goes on */
 	uint32_t unseen; /* entries of the table that it has yet to pass; 0: nothing is forgotten */
+	uint32_t next; /* what it will most likely claim next */
 	uint32_t claims[DC_OWN_KEPT]; /* see claim.c */
 };
 
@@ -174,10 +175,8 @@ void dc_chunk_expect(const struct dc_recorder *r, const struct dc_thread *t); /*
 
 /* chunk.c */
 int dc_chunk_switch(struct dc_recorder *r, struct dc_thread *t); /* 0, -ENOSPC: none to be had, counted */
-/* The whole of a chunk that let just one event through; the one before it is let go once there is that event. Return: it did. */
-bool dc_chunk_widen(struct dc_recorder *r, struct dc_thread *t);
 void dc_chunk_seal_before(struct dc_recorder *r, struct dc_thread *t);
-/* Of a thread that is busy: does so if there is that event. false: forked meanwhile, the thread's page may be another's. */
+/* Of a thread that is busy: does so if its chunk has an event. false: forked meanwhile, the thread's page may be another's. */
 bool dc_chunk_begun(struct dc_thread_ *t);
 
 /* thread.c: the slow way into an event */

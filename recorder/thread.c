@@ -139,8 +139,6 @@ static struct dc_thread *lane_take(struct dc_recorder *r, uint32_t flags)
 /* The lane starts over with a fresh chunk; the one it has goes back to the pool as it stands in the ring. */
 static void chunk_release(struct dc_recorder *r, struct dc_thread *t)
 {
-	if (t->before != NONE)
-		dc_chunk_seal_before(r, t);
 	t->events += dc_state_events(__atomic_load_n(&r->entries[t->chunk].state, __ATOMIC_RELAXED)); /* our own stores */
 	dc_chunk_seal(r, t->chunk, (uint32_t)(t->fast.last >> DC_COARSE_SHIFT));
 	t->chunk = NONE;
@@ -165,8 +163,8 @@ static void lane_leave(struct dc_recorder *r, struct dc_thread *t)
 {
 	struct dc_ring_lane *line = &r->lanes[t->lane];
 	const bool whole = t->chunk != NONE && !t->switching;
-	if (whole)
-		dc_chunk_widen(r, t);
+	if (whole && t->before != NONE)
+		dc_chunk_seal_before(r, t);
 	if (whole && !chunk_stays(r, t))
 		chunk_release(r, t);
 	t->fast.busy = DC_BUSY_;

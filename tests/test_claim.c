@@ -213,7 +213,7 @@ static void app_gives_up(void *arg)
 		times += owned(h) > n;
 	}
 	NEED(times > 10); /* it happened */
-	NEED(most == 1); /* one event is let through, whoever comes next lets go */
+	NEED(most && most < 6); /* at the latest with the next text */
 }
 
 /* Claim: after no event has a thread more than the chunk it writes. */
