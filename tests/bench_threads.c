@@ -184,16 +184,25 @@ static double median_rate(const struct rate *v, int rounds)
 	return bench_quantile(wall, (size_t)rounds, 0.5);
 }
 
-/* ---- how long one event takes: a histogram of ticks ---- */
+/* ---- how long one event takes: histograms of ticks, quantiles of each round, medians over the rounds ---- */
 
 #define BINS (1u << 16)
-#define TURN 32768 /* of one kind, before it is another one's turn */
+#define TURN 262144 /* of one kind, before it is the turn of another, which leaves the caches full of its own */
+#define TURNS 4     /* a round */
+#define PROBE_ROUNDS 9
+
+static const struct {
+	const char *name;
+	double q;
+} quantiles[] = {{"p50", 0.5}, {"p99", 0.99}, {"p99_9", 0.999}, {"p99_99", 0.9999}, {"max", 1}};
+#define QUANTILES (sizeof quantiles / sizeof quantiles[0])
 
 /* Counted at once: what is kept for later would push what is measured out of the caches. */
 struct latency {
 	uint32_t bins[BINS]; /* the last one holds everything longer */
 	uint64_t count;
 	uint64_t longest;
+	double ns[QUANTILES][PROBE_ROUNDS];
 };
 
 struct prober {
@@ -201,7 +210,6 @@ struct prober {
 	uint8_t *memory; /* RING_BYTES / 2 for the floor */
 	size_t at;
 	unsigned cpu;
-	long samples;
 };
 
 static double ticks_per_ns;
@@ -223,6 +231,14 @@ static double latency_ns(const struct latency *l, double q)
 			return i / ticks_per_ns;
 	}
 	return (double)l->longest / ticks_per_ns;
+}
+
+static void latency_round(struct latency *l, int round)
+{
+	for (size_t i = 0; i < QUANTILES; i++)
+		l->ns[i][round] = latency_ns(l, quantiles[i].q);
+	memset(l->bins, 0, sizeof l->bins);
+	l->count = l->longest = 0;
 }
 
 static void probe_noise(struct prober *p)
@@ -264,16 +280,21 @@ static void *prober_main(void *arg)
 	struct prober *p = arg;
 
 	pin_to(p->cpu);
-	for (long n = 0; n < p->samples; n += TURN) {
-		probe_noise(p);
-		probe_floor(p);
-		probe_events(p);
+	for (int round = 0; round < PROBE_ROUNDS; round++) {
+		for (int turn = 0; turn < TURNS; turn++) {
+			probe_noise(p);
+			probe_floor(p);
+			probe_events(p);
+		}
+		latency_round(&p->noise, round);
+		latency_round(&p->floor, round);
+		latency_round(&p->event, round);
 	}
 	return NULL;
 }
 
 /* The first of @count probers, one per CPU, all at once. */
-static struct prober *probe(unsigned count, long samples)
+static struct prober *probe(unsigned count)
 {
 	static struct prober p[2];
 	pthread_t threads[2];
@@ -281,7 +302,6 @@ static struct prober *probe(unsigned count, long samples)
 	memset(p, 0, sizeof p);
 	for (unsigned i = 0; i < count; i++) {
 		p[i].cpu = (unsigned)sysconf(_SC_NPROCESSORS_ONLN) - 1 - i;
-		p[i].samples = samples;
 		p[i].memory = floor_memory + i * (RING_BYTES / 2);
 		pthread_create(&threads[i], NULL, prober_main, &p[i]);
 	}
@@ -299,18 +319,15 @@ static void calibrate(void)
 	ticks_per_ns = (double)(bench_ticks() - k) / (bench_now_ns() - t);
 }
 
-static void report_latency(struct bench_report *r, const char *who, const struct latency *l, const char *what)
+/* Medians of the rounds, but of the longest the longest. */
+static void report_latency(struct bench_report *r, const char *who, struct latency *l, const char *what)
 {
-	static const struct {
-		const char *name;
-		double q;
-	} quantiles[] = {{"p50", 0.5}, {"p99", 0.99}, {"p99_9", 0.999}, {"p99_99", 0.9999}, {"max", 1}};
-
-	for (size_t i = 0; i < sizeof quantiles / sizeof quantiles[0]; i++) {
+	for (size_t i = 0; i < QUANTILES; i++) {
 		char key[64];
 
 		snprintf(key, sizeof key, "%s_%s_ns", who, quantiles[i].name);
-		bench_figure(r, key, latency_ns(l, quantiles[i].q), "ns", what);
+		bench_figure(r, key, bench_quantile(l->ns[i], PROBE_ROUNDS, quantiles[i].q < 1 ? 0.5 : 1), "ns",
+			     what);
 	}
 }
 
@@ -532,14 +549,14 @@ static void report_rates(struct bench_report *r, struct rates *v, int rounds)
 	}
 }
 
-static void report_latencies(struct bench_report *r, long samples)
+static void report_latencies(struct bench_report *r)
 {
-	struct prober *p = probe(1, samples);
+	struct prober *p = probe(1);
 
 	report_latency(r, "event", &p->event, "one event, one thread; bars p99.9 100, p99.99 500");
 	report_latency(r, "noise", &p->noise, "two clock reads, nothing between");
 	report_latency(r, "floor", &p->floor, "the floor: two clock reads, a store between, on through memory");
-	p = probe(2, samples);
+	p = probe(2);
 	report_latency(r, "event2", &p->event, "one event, two threads at once");
 	report_latency(r, "noise2", &p->noise, "two clock reads, nothing between, two threads");
 	report_latency(r, "floor2", &p->floor, "the floor, two threads");
@@ -565,7 +582,7 @@ int main(int argc, char **argv)
 
 	bench_begin(&r, "bench_threads", argc, argv);
 	report_rates(&r, &rates, rounds);
-	report_latencies(&r, 8000000);
+	report_latencies(&r);
 	bench_figure(&r, "crowd_events", many.recorded, "", "recorded by 1,000 threads at 1 event/s");
 	bench_figure(&r, "crowd_lost", many.recorded - many.found, "", "of them not in the ring; bar 0");
 	bench_figure(&r, "runaway_per_s", wild.runaway_per_s, "/s",
