@@ -16,7 +16,14 @@ failures=0
 same() {
 	local name=$1
 	shift
-	"$bin" "$@" | sed -E '/^  file  |bytes|MEMORY|"kernel"/d; s/dashcam [0-9.]+"/dashcam VERSION"/' >"$dir/$name"
+	same_of "$name" "$bin" "$@"
+}
+
+# same_of NAME PROGRAM ARG...
+same_of() {
+	local name=$1
+	shift
+	"$@" | sed -E '/^  file  |bytes|MEMORY|"kernel"/d; s/dashcam [0-9.]+"/dashcam VERSION"/' >"$dir/$name"
 	if [[ ${write:-} ]]; then
 		cp "$dir/$name" "$golden/$name"
 	elif ! diff -u "$golden/$name" "$dir/$name"; then
@@ -32,6 +39,7 @@ same show.cut show --from -600ms --to +1ms --pid 1000 golden.dcap
 same show.everything show --everything --name 'http.*' golden.dcap
 same events.jsonl export golden.dcap
 same trace.json export --format chrome golden.dcap
+same_of story "$DASHCAM_BUILD/tools/demo.d/story" golden.dcap
 "$bin" settle golden.dcap >/dev/null
 same events.jsonl export golden.dcap
 ((failures == 0))

@@ -11,9 +11,9 @@
 #define LONG_WAIT_NS UINT64_C(10000000)
 
 struct open_span {
-	const struct dc_site_info *info;
+	char name[SPANS_NAME_MAX]; /* copied: one that an event brings itself goes with the event */
 	char args[SPANS_TEXT_MAX];
-	const char *inner; /* longest inner span so far */
+	char inner[SPANS_NAME_MAX]; /* longest inner span so far; empty: none */
 	uint64_t inner_ns;
 };
 
@@ -66,16 +66,32 @@ uint64_t span_percentile_ns(const struct span_name *n, double percent)
 	return bin_ns(bin);
 }
 
+/* What a name or an argument says is anybody's: no control character of it reaches a terminal. */
+static void make_plain(char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < 0x20 || *text == 0x7f)
+			*text = '.';
+}
+
+static void copy_name(char to[static SPANS_NAME_MAX], const char *name)
+{
+	size_t n = strnlen(name, SPANS_NAME_MAX - 1);
+	memcpy(to, name, n);
+	to[n] = '\0';
+	make_plain(to);
+}
+
 /* NULL: there are more names than this program has use for. */
 static struct span_name *name_of(struct spans *s, const char *name)
 {
 	for (unsigned i = 0; i < s->name_count; i++) {
-		if (!strcmp(s->names[i].name, name))
+		if (!strncmp(s->names[i].name, name, SPANS_NAME_MAX - 1))
 			return &s->names[i];
 	}
 	if (s->name_count == SPANS_NAMES_MAX)
 		return NULL;
-	s->names[s->name_count].name = name;
+	copy_name(s->names[s->name_count].name, name);
 	return &s->names[s->name_count++];
 }
 
@@ -114,13 +130,13 @@ static void note_hold(struct spans *s, const struct span_note *note, const struc
 		return;
 
 	h->note = *note;
-	h->inner = l->open[depth].inner;
+	copy_name(h->inner, l->open[depth].inner);
 	h->inner_ns = l->open[depth].inner_ns;
 	h->chain_count = 0;
 	for (uint32_t d = 1; d < depth && h->chain_count < SPANS_CHAIN_MAX; d++) {
 		const struct open_span *o = &l->open[d];
 		snprintf(h->chain[h->chain_count++], SPANS_TEXT_MAX, "%.30s%s%.45s",
-			 o->info ? o->info->name : "?", o->args[0] ? " " : "", o->args);
+			 o->name[0] ? o->name : "?", o->args[0] ? " " : "", o->args);
 	}
 }
 
@@ -132,18 +148,20 @@ static void format_args(const struct dc_event *e, char *text)
 
 	text[0] = '\0';
 	for (unsigned i = 0; i < e->arg_count && used < SPANS_TEXT_MAX; i++) {
+		const char *key = e->info->keys[i] ? e->info->keys[i] : "";
 		char value[48];
 		dc_value_format(e, i, value, sizeof(value));
-		used += (size_t)snprintf(text + used, SPANS_TEXT_MAX - used, "%s%s=%s", i ? " " : "",
-					 e->info->keys[i], value);
+		used += (size_t)snprintf(text + used, SPANS_TEXT_MAX - used, "%s%s%s%s", i ? " " : "", key,
+					 *key ? "=" : "", value);
 	}
+	make_plain(text);
 }
 
 static void span_begins(struct lane *l, const struct dc_event *e)
 {
 	struct open_span *o = &l->open[e->depth];
-	o->info = e->info;
-	o->inner = NULL;
+	copy_name(o->name, e->info ? e->info->name : "");
+	o->inner[0] = '\0';
 	o->inner_ns = 0;
 	format_args(e, o->args);
 }
@@ -162,7 +180,7 @@ static void span_ends(struct gathering *g, struct lane *l, const struct dc_curso
 
 	struct open_span *outer = &l->open[e->depth - 1];
 	if (note.duration_ns > outer->inner_ns) {
-		outer->inner = e->info->name;
+		copy_name(outer->inner, e->info->name);
 		outer->inner_ns = note.duration_ns;
 	}
 	if (!strcmp(e->info->name, "http.request"))

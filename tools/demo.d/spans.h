@@ -13,6 +13,7 @@
 #include "persist/capture.h"
 
 #define SPANS_NAMES_MAX 64u
+#define SPANS_NAME_MAX 64u
 #define SPANS_TEXT_MAX 80u
 #define SPANS_BINS 512u /* eight to a doubling of the duration */
 #define SPANS_SECONDS 4u
@@ -28,7 +29,7 @@ struct span_note {
 };
 
 struct span_name {
-	const char *name;
+	char name[SPANS_NAME_MAX];
 	uint64_t count;
 	uint64_t bins[SPANS_BINS];
 	struct span_note slowest;
@@ -44,7 +45,7 @@ struct span_hold {
 	struct span_note note;
 	char chain[SPANS_CHAIN_MAX][SPANS_TEXT_MAX]; /* spans around it, outermost first */
 	unsigned chain_count;
-	const char *inner; /* its longest inner span; NULL: none */
+	char inner[SPANS_NAME_MAX]; /* its longest inner span; empty: none */
 	uint64_t inner_ns;
 };
 

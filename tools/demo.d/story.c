@@ -103,7 +103,7 @@ static void print_holder(const struct story *s)
 
 	printf("who held what\n  %s held the lock (%s) for %s", thread_name(s, h->note.lane), h->note.args,
 	       duration(h->note.duration_ns, text));
-	if (h->inner)
+	if (h->inner[0])
 		printf(", %s of it in %s", duration(h->inner_ns, text), h->inner);
 	printf("\n  inside of ");
 	for (unsigned i = 0; i < h->chain_count; i++)
