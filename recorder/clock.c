@@ -76,6 +76,7 @@ void dc_anchor_take(struct dc_recorder *r)
 /* ---- the rate of the tick counter: no system call tells it, the anchors do once some time has passed ---- */
 
 #define RATE_BASE_NS 1000000 /* clock_gettime() is good to some 50 ns: 1 ms makes that 50 ppm */
+#define RATE_DOUBT 1024 /* of the base: a thread that lost the CPU between the clocks asks again */
 
 static uint64_t tick_rate; /* ticks per second; of the machine, so children inherit it. 0: not known yet */
 
@@ -88,7 +89,8 @@ static bool rate_from_start(const struct dc_recorder *r)
 	const struct dc_anchor *a = &r->header->anchors[0];
 	uint64_t elapsed_ns = (uint64_t)(clock_ns(CLOCK_MONOTONIC) - a->monotonic_ns);
 	uint64_t elapsed = dc_ticks_() - a->tick;
-	if (elapsed_ns < RATE_BASE_NS)
+	uint64_t doubt_ns = (uint64_t)(clock_ns(CLOCK_MONOTONIC) - a->monotonic_ns) - elapsed_ns;
+	if (elapsed_ns < RATE_BASE_NS || doubt_ns > elapsed_ns / RATE_DOUBT)
 		return false;
 	/* past seconds, ticks per ms are exact enough and the product below would overflow */
 	uint64_t rate = elapsed_ns < UINT64_C(1) << 32 ? elapsed * 1000000000 / elapsed_ns :
