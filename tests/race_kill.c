@@ -27,7 +27,7 @@
 #include "trigger/watcher.h"
 
 #define THREADS 4u
-#define WHOLE_EVENTS 2500000u /* at some 18 bytes they fit into 64 MiB */
+#define WHOLE_EVENTS 2000000u /* at 16 to 21 bytes they fit into 64 MiB, beside the tables and the part for samples */
 
 struct shared {
 	_Atomic uint32_t ready;
@@ -81,6 +81,22 @@ static void end(pid_t pid)
 	STORM_NEED(waitpid(pid, NULL, 0) == pid);
 }
 
+/* What was seen, for the line that says what is wrong with it. */
+static const char *all(const struct storm_seen *s)
+{
+	static char text[512];
+	size_t n = 0;
+	for (unsigned i = 0; i < THREADS; i++)
+		n += (size_t)snprintf(text + n, sizeof text - n, "%u: %llu of %llu, %llu to %llu, %llu missing; ", i,
+				      (unsigned long long)s->threads[i].events,
+				      (unsigned long long)atomic_load(&shared->threads[i].done),
+				      (unsigned long long)s->threads[i].first, (unsigned long long)s->threads[i].next,
+				      (unsigned long long)s->threads[i].missing);
+	snprintf(text + n, sizeof text - n, "%llu overwritten, %llu dropped, %llu chunks discarded",
+		 (unsigned long long)s->overwritten, (unsigned long long)s->dropped, (unsigned long long)s->discarded);
+	return text;
+}
+
 /* A ring that was never turned over has no holes; in every one the newest events are there. */
 static void check(const char *capture, bool whole)
 {
@@ -99,8 +115,7 @@ static void check(const char *capture, bool whole)
 		STORM_NEED(t->next <= done + 1, "thread %u: %llu in the ring, %llu returned", i,
 			   (unsigned long long)t->next, done);
 		behind += t->next < done ? done - t->next : 0;
-		STORM_NEED(!whole || seen.dropped || (!t->missing && (!t->events || t->first == 0)), "thread %u: %llu missing, from %llu on", i,
-			   (unsigned long long)t->missing, (unsigned long long)t->first);
+		STORM_NEED(!whole || seen.dropped || (!t->missing && (!t->events || t->first == 0)), "%s: thread %s", capture, all(&seen));
 		sum += t->next < done ? done : t->next;
 	}
 	STORM_NEED(behind <= seen.dropped, "%llu returned and not in the ring, %llu dropped", (unsigned long long)behind,
