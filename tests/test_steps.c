@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A signal handler between any two instructions of the recorder: the trap flag of x86-64 stops after each. The handler
- * records, or it forks and both parent and child go on with what was interrupted. What is stepped through: every public
- * way into a ring that a thread has, the change to a new chunk among them.
+ * records, or it forks and both parent and child go on with what was interrupted, or it leaves by siglongjmp(). What is
+ * stepped through: every public way into a ring that a thread has, the change to a new chunk among them.
  */
 #include "tests/guests.h"
 
+#include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <string.h>
 #include <ucontext.h>
@@ -232,11 +234,90 @@ static void test_handler_forks(void **state)
 	run(1 << 16 | (getenv("DASHCAM_LONG") ? 1 : 3));
 }
 
+/* ---- the handler does not come back: each time in a thread of its own, some steps further ---- */
+
+struct jump {
+	void (*way)(void);
+	bool full;        /* its event goes to a new chunk */
+	unsigned at_step; /* of @way */
+	bool over;        /* @way was over by then */
+};
+
+#define AFTER 3 /* events of the thread after the jump */
+
+static sigjmp_buf out;
+static unsigned jump_in;
+
+static void on_trap_jump(int signo)
+{
+	(void)signo;
+	if (!--jump_in)
+		siglongjmp(out, 1);
+}
+
+static void *jumper(void *arg)
+{
+	struct jump *j = arg;
+	DC_INSTANT("a thread's first");
+	if (j->full)
+		fill();
+	jump_in = j->at_step;
+	if (!sigsetjmp(out, 1)) {
+		trap_switch();
+		j->way();
+		trap_switch();
+		j->over = true;
+	}
+	for (int i = 0; i < AFTER; i++)
+		DC_INSTANT("after the jump", "i", i);
+	return NULL;
+}
+
+static void app_jumps(void *arg)
+{
+	const unsigned apart = *(const unsigned *)arg;
+	struct dc_opts opts = DC_OPTS_INIT;
+	unsigned threads = 0;
+	opts.window_ns = UINT64_C(3600) * 1000000000;
+	NEED(dc_start(&opts) == 0 && signal(SIGTRAP, on_trap_jump) != SIG_ERR);
+	for (size_t i = 0; i < WAYS; i++)
+		ways[i]();
+	for (size_t i = 0; i < 2 * WAYS; i++) {
+		struct jump j = {.way = ways[i / 2], .full = i % 2};
+		for (j.at_step = 1; !j.over; j.at_step += apart) {
+			pthread_t t;
+			NEED(pthread_create(&t, NULL, jumper, &j) == 0 && pthread_join(t, NULL) == 0);
+			threads++;
+		}
+	}
+	NEED(threads > 10000 / apart);
+	DC_INSTANT("the end", "threads", threads);
+}
+
+/* Claim: a handler that leaves by siglongjmp() between any two instructions costs its thread no later event. */
+static void test_handler_jumps(void **state)
+{
+	static struct guest_rings rings;
+	unsigned apart = getenv("DASHCAM_LONG") ? 17 : 151, threads = 0;
+	(void)state;
+	if (guest_emulated())
+		skip();
+	assert_int_equal(guest_run(app_jumps, &apart), 0);
+	struct guest_ring *r = guest_only(&rings);
+	const struct guest_event *end = guest_find(r, DC_KIND_INSTANT, "the end", 0);
+	assert_non_null(end);
+	assert_int_equal(sscanf(end->text, "threads=%u", &threads), 1);
+	assert_int_equal(guest_count(r, DC_KIND_INSTANT, "after the jump"), AFTER * threads);
+	assert_int_equal(r->dropped, 0);
+	guest_rings_free(&rings);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(test_handler_records, guest_teardown),
 		cmocka_unit_test_teardown(test_handler_forks, guest_teardown),
+		cmocka_unit_test_teardown(test_handler_jumps, guest_teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
