@@ -46,7 +46,7 @@ static struct dc_incident incident(void)
 /* A span whose name is in no table, as of one met while another thread registers it. */
 static void put_unlisted(struct ring_maker *m, uint32_t lane, uint64_t from, uint64_t to)
 {
-	chunk_maker_inline(ring_maker_open_chunk(m, lane, from), DC_KIND_BEGIN, from, "db.connect",
+	chunk_maker_inline(ring_maker_open_chunk(m, lane, from), DC_KIND_BEGIN, from, "db.\001connect",
 			   (struct maker_arg[]){MAKE_I64(5)}, 1);
 	ring_maker_put(m, lane);
 	chunk_maker_end(ring_maker_open_chunk(m, lane, to), to);
@@ -92,7 +92,8 @@ static struct ring_maker *shop(void)
 	ring_maker_event(m, main_lane, DC_KIND_LOG, AT - 600 * MS, warn,
 			 (struct maker_arg[]){MAKE_I64(9), MAKE_STR("timeout")}, 2);
 	ring_maker_end(m, main_lane, AT - 500 * MS + 1234);
-	put_unlisted(m, worker, AT - 450 * MS, AT - 410 * MS);
+	put_unlisted(m, worker, AT - 450 * MS, AT - 430 * MS);
+	put_unlisted(m, worker, AT - 420 * MS, AT - 410 * MS);
 	ring_maker_end(m, worker, AT - 400 * MS);
 	ring_maker_event(m, worker, DC_KIND_TRIGGER, AT, fired, (struct maker_arg[]){MAKE_U64(4711)}, 1);
 	ring_maker_event(m, main_lane, DC_KIND_COUNTER, AT + 5 * MS, depth, (struct maker_arg[]){MAKE_U64(0)},

@@ -74,6 +74,7 @@ static void make_plain(char *text)
 			*text = '.';
 }
 
+/* Of an event, cut and plain: so are all that are kept, and compared. */
 static void copy_name(char to[static SPANS_NAME_MAX], const char *name)
 {
 	size_t n = strnlen(name, SPANS_NAME_MAX - 1);
@@ -83,19 +84,19 @@ static void copy_name(char to[static SPANS_NAME_MAX], const char *name)
 }
 
 /* NULL: there are more names than this program has use for. */
-static struct span_name *name_of(struct spans *s, const char *name)
+static struct span_name *name_of(struct spans *s, const char name[static SPANS_NAME_MAX])
 {
 	for (unsigned i = 0; i < s->name_count; i++) {
-		if (!strncmp(s->names[i].name, name, SPANS_NAME_MAX - 1))
+		if (!strcmp(s->names[i].name, name))
 			return &s->names[i];
 	}
 	if (s->name_count == SPANS_NAMES_MAX)
 		return NULL;
-	copy_name(s->names[s->name_count].name, name);
+	strcpy(s->names[s->name_count].name, name);
 	return &s->names[s->name_count++];
 }
 
-static void count(struct spans *s, const char *name, const struct span_note *note)
+static void count(struct spans *s, const char name[static SPANS_NAME_MAX], const struct span_note *note)
 {
 	struct span_name *n = name_of(s, name);
 	if (!n)
@@ -130,7 +131,7 @@ static void note_hold(struct spans *s, const struct span_note *note, const struc
 		return;
 
 	h->note = *note;
-	copy_name(h->inner, l->open[depth].inner);
+	strcpy(h->inner, l->open[depth].inner);
 	h->inner_ns = l->open[depth].inner_ns;
 	h->chain_count = 0;
 	for (uint32_t d = 1; d < depth && h->chain_count < SPANS_CHAIN_MAX; d++) {
@@ -175,19 +176,21 @@ static void span_ends(struct gathering *g, struct lane *l, const struct dc_curso
 	struct span_note note = {.duration_ns = dc_clock_duration_ns(g->clock, e->units - e->start_units),
 				 .lane = ce->lane,
 				 .tid = e->tid};
-	memcpy(note.args, l->open[e->depth].args, sizeof(note.args));
-	count(g->spans, e->info->name, &note);
+	struct open_span *o = &l->open[e->depth];
+	copy_name(o->name, e->info->name); /* the begin may be gone */
+	memcpy(note.args, o->args, sizeof(note.args));
+	count(g->spans, o->name, &note);
 
 	struct open_span *outer = &l->open[e->depth - 1];
 	if (note.duration_ns > outer->inner_ns) {
-		copy_name(outer->inner, e->info->name);
+		strcpy(outer->inner, o->name);
 		outer->inner_ns = note.duration_ns;
 	}
-	if (!strcmp(e->info->name, "http.request"))
+	if (!strcmp(o->name, "http.request"))
 		count_second(g, ce->t_ns, note.duration_ns);
-	else if (!strcmp(e->info->name, "lock.wait"))
+	else if (!strcmp(o->name, "lock.wait"))
 		note_wait(g->spans, &note);
-	else if (!strcmp(e->info->name, "lock.hold"))
+	else if (!strcmp(o->name, "lock.hold"))
 		note_hold(g->spans, &note, l, e->depth);
 }
 
