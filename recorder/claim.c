@@ -36,7 +36,7 @@ struct claim {
 	uint32_t hand;
 	uint32_t grown;
 	uint32_t share; /* chunks a lane may hold before it must eat its own */
-	bool own; /* it has */
+	bool own; /* what it took was its own oldest */
 };
 
 static uint32_t age(const struct claim *c, uint32_t sealed)

@@ -238,7 +238,7 @@ DC_ALWAYS_INLINE_ uint8_t *put_head(struct dc_thread_ *t, unsigned kind, uint64_
 	return dc_head_(t, p, kind, &w);
 }
 
-/* After the commit, still busy. What the first event in a chunk has to see to, it does at once: each event is on time. */
+/* After the commit, still busy. The first event in a chunk lets the last chunk go, so that no second one is slow for it. */
 DC_ALWAYS_INLINE_ void leave(struct dc_thread_ *t)
 {
 	if (DC_UNLIKELY_(((struct dc_thread *)t)->before != DC_CHUNK_NONE) && !dc_chunk_begun(t))
