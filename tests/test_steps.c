@@ -23,8 +23,12 @@
 
 enum { HANDLER_RECORDS, HANDLER_FORKS };
 
-static int what;
-static unsigned stride; /* of @steps, those at which the handler does it */
+struct plan {
+	int what;
+	unsigned stride; /* of @steps, those at which the handler does it */
+};
+
+static struct plan plan;
 static volatile unsigned steps, did;
 static volatile bool in_child;
 static uint8_t visits[1 << 16]; /* by address, since this way in began */
@@ -47,10 +51,10 @@ static bool is_place(uintptr_t address)
 
 static void at_step(uintptr_t address)
 {
-	if (!is_place(address) || ++steps % stride)
+	if (!is_place(address) || ++steps % plan.stride)
 		return;
 	did = did + 1;
-	if (what == HANDLER_RECORDS) {
+	if (plan.what == HANDLER_RECORDS) {
 		one_more();
 		return;
 	}
@@ -178,9 +182,7 @@ static void step_through(void (*way)(void))
 static void app(void *arg)
 {
 	struct sigaction trap = {.sa_sigaction = on_trap, .sa_flags = SA_SIGINFO};
-	const unsigned asked = *(const unsigned *)arg;
-	what = asked >> 16 ? HANDLER_FORKS : HANDLER_RECORDS;
-	stride = asked & 0xffff;
+	plan = *(const struct plan *)arg;
 	NEED(sigaction(SIGTRAP, &trap, NULL) == 0);
 	for (size_t i = 0; i < WAYS; i++)
 		ways[i](); /* names are bound, sites known */
@@ -196,17 +198,17 @@ static void app(void *arg)
 	DC_INSTANT("the end", "handlers", did, "spans", 2 * WAYS);
 }
 
-static void run(unsigned how)
+static void run(struct plan p)
 {
 	static struct guest_rings rings;
-	assert_int_equal(guest_run(app, &how), 0);
+	assert_int_equal(guest_run(app, &p), 0);
 	struct guest_ring *r = guest_only(&rings);
 	const struct guest_event *end = guest_find(r, DC_KIND_INSTANT, "the end", 0);
 	assert_non_null(end);
 	unsigned handlers = 0;
 	assert_int_equal(sscanf(end->text, "handlers=%u", &handlers), 1);
 	assert_int_equal(r->dropped, 0);
-	assert_int_equal(guest_count(r, DC_KIND_INSTANT, "by the handler"), how >> 16 ? 1 : handlers);
+	assert_int_equal(guest_count(r, DC_KIND_INSTANT, "by the handler"), p.what == HANDLER_RECORDS ? handlers : 1);
 	assert_int_equal(guest_count(r, DC_KIND_BEGIN, "span"), 3);
 	assert_int_equal(guest_count(r, DC_KIND_BEGIN, "text"), 3);
 	assert_int_equal(guest_count(r, DC_KIND_STACK, "stack"), 3);
@@ -219,7 +221,7 @@ static void test_handler_records(void **state)
 	(void)state;
 	if (guest_emulated())
 		skip();
-	run(1);
+	run((struct plan){HANDLER_RECORDS, 1});
 }
 
 /*
@@ -231,7 +233,7 @@ static void test_handler_forks(void **state)
 	(void)state;
 	if (guest_emulated())
 		skip();
-	run(1 << 16 | (getenv("DASHCAM_LONG") ? 1 : 3));
+	run((struct plan){HANDLER_FORKS, getenv("DASHCAM_LONG") ? 1 : 3});
 }
 
 /* ---- the handler does not come back: each time in a thread of its own, some steps further ---- */
