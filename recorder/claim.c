@@ -19,9 +19,9 @@
 
 #include "recorder/recorder.h"
 
-#define LOOK 8u /* entries looked at in one place: two cache lines */
-#define ROUNDS 8u /* places looked at before any sealed chunk will do */
-#define OWN_LOOK 1024u /* entries searched for own chunks that were forgotten */
+#define LOOK 8u /* entries looked at where the hand is */
+#define LINE 4u /* entries of a cache line */
+#define PLACES 32u /* cache lines looked at for a chunk of another lane */
 #define TRIES 32u /* lost compare-exchanges before the event is dropped */
 #define HOLD_MAX_UNITS (UINT64_C(1) << 30) /* a second or more on every clock: units are 1 ns or longer */
 #define NONE DC_CHUNK_NONE
@@ -151,15 +151,15 @@ static void look_at(const struct claim *c, uint32_t i, struct look *l)
 	}
 }
 
-static void look_from(const struct claim *c, uint32_t first, struct look *l)
+static void look_from(const struct claim *c, uint32_t first, uint32_t count, struct look *l)
 {
-	for (uint32_t k = 0; k < LOOK && k < c->grown; k++)
+	for (uint32_t k = 0; k < count && k < c->grown; k++)
 		look_at(c, (first + k) % c->grown, l);
 }
 
 static uint32_t take_expired(const struct claim *c, struct look *l)
 {
-	look_from(c, c->hand, l);
+	look_from(c, c->hand, LOOK, l);
 	if (l->any == NONE || l->any_age <= c->window)
 		return NONE;
 	if (l->any_state && c->hold && (int32_t)(c->now - l->any_age - c->hold_from) >= 0)
@@ -167,105 +167,25 @@ static uint32_t take_expired(const struct claim *c, struct look *l)
 	return take(c, l->any, l->any_state) ? l->any : NONE;
 }
 
-/*
- * OWN CHUNKS. A lane keeps its claims in their order, index and low bits of the generation in a word each, so its oldest
- * chunk is found at once however many lanes lie between. Others may take any of them meanwhile, so an entry is a hint:
- * the state word says whether that claim still stands, and take() decides. The one claim that is left out is that of the
- * current chunk: it is owned, and stays in the list until it is sealed and its turn has come. The one before it, which the
- * lane owns too until the current one has an event, is always sealed by now (chunk.c).
- *
- * A lane that holds more than the list has room for forgets the oldest; then it is one of the few that have a good part
- * of the pool, and a hand that passes over the table meets one of them soon, in the order they were taken, or close. Once
- * the hand has been all the way round since the last one was forgotten, the list is complete again. Invariant: a chunk of
- * the lane is on the list or among the @unseen entries before the hand.
- *
- * One writer, the thread that has the lane; [lane-free] hands list and lane over to the next. A nested lane has a page of
- * its own. A thread that is cancelled in here, or leaves by siglongjmp(), leaves at worst the chunk it has just taken: that
- * one stays owned, and out of use.
- */
-#define CLAIM_INDEX_BITS 17u
-#define CLAIM_INDEX_MAX ((1u << CLAIM_INDEX_BITS) - 1)
-static_assert(DC_RING_BYTES_MAX / DC_CHUNK_BYTES_MAX <= CLAIM_INDEX_MAX + 1, "any chunk's index fits");
-
-static uint32_t claim_word(uint32_t i, uint32_t generation)
-{
-	return generation << CLAIM_INDEX_BITS | i;
-}
-
-/* Sealed, and not claimed since by anybody. Return: the state to take it by, 0: not to be had. */
-static uint64_t own_state(const struct claim *c, uint32_t i)
-{
-	const struct dc_chunk_entry *e = &c->r->entries[i];
-	uint64_t state = __atomic_load_n(&e->state, __ATOMIC_RELAXED); /* take() decides with acquire */
-	/* state 0 and lane 0 may be a chunk that is still being made, whoever asks */
-	return !(state & DC_CHUNK_OWNED) && __atomic_load_n(&e->lane, __ATOMIC_RELAXED) == c->t->lane ? state : 0;
-}
-
-static bool stands(uint32_t word, uint64_t state)
-{
-	return state && (claim_word(0, dc_state_generation(state)) ^ word) >> CLAIM_INDEX_BITS == 0;
-}
-
-/* The hand takes what it meets; this is the only way to what the list has forgotten. */
-static uint32_t take_forgotten(const struct claim *c)
-{
-	struct dc_own *own = &c->t->own;
-	for (uint32_t k = 0; k < OWN_LOOK && own->unseen; k++) {
-		uint32_t i = own->hand++ % c->grown;
-		uint64_t state = own_state(c, i);
-		own->unseen--;
-		if (state && take(c, i, state))
-			return i;
-	}
-	return NONE;
-}
-
-static uint32_t own_pop(struct dc_own *own)
-{
-	uint32_t word = own->claims[own->first];
-	own->first = (own->first + 1) % DC_OWN_KEPT;
-	own->count--;
-	return word;
-}
-
 static uint32_t take_own(const struct claim *c)
 {
-	struct dc_own *own = &c->t->own;
-	const uint32_t current = c->t->chunk != NONE; /* the youngest */
-	uint32_t i = take_forgotten(c);
-	while (i == NONE && own->count > current) {
-		uint32_t word = own_pop(own), oldest = word & CLAIM_INDEX_MAX;
-		uint64_t state = own_state(c, oldest);
-		if (stands(word, state) && take(c, oldest, state))
-			i = oldest;
-	}
+	uint64_t seen;
+	uint32_t i;
+	while ((i = dc_own_oldest(c->r, c->t, &seen)) != NONE && !take(c, i, seen))
+		;
 	return i;
 }
 
-/* By the count of what the lane holds, if that says it; else by what is overwritten here. */
-static bool own_forgets(const struct claim *c, uint32_t word)
-{
-	return __atomic_load_n(&c->r->lanes[c->t->lane].held, __ATOMIC_RELAXED) > DC_OWN_KEPT ||
-	       stands(word, own_state(c, word & CLAIM_INDEX_MAX));
-}
-
-static void own_push(const struct claim *c, uint32_t i, uint32_t generation)
-{
-	struct dc_own *own = &c->t->own;
-	if (own->count >= DC_OWN_KEPT && own_forgets(c, own_pop(own)))
-		own->unseen = c->grown;
-	own->claims[(own->first + own->count) % DC_OWN_KEPT] = claim_word(i, generation);
-	own->count++;
-}
-
 /*
- * Lanes that claim at the same time have their chunks side by side, so the search for a rich lane's goes on far from where
- * it began: by steps through the whole pool.
+ * The hand meets chunks of any age, and those side by side are mostly of one. So this looks in many places, by steps through
+ * the whole pool, and takes the oldest: an old one. It is for a lane that comes to its share, once.
  */
 static uint32_t take_others(const struct claim *c, struct look *l)
 {
-	for (uint32_t round = 1; round < ROUNDS && l->rich == NONE; round++)
-		look_from(c, (uint32_t)((c->hand + (uint64_t)round * c->grown / ROUNDS) % c->grown), l);
+	for (uint32_t place = 1; place < PLACES; place++) {
+		uint32_t at = (uint32_t)((c->hand + (uint64_t)place * c->grown / PLACES) % c->grown);
+		look_from(c, at - at % LINE, LINE, l);
+	}
 	if (l->rich != NONE) /* lost to another claimer: look again, rather than take from a lane that has little */
 		return take(c, l->rich, l->rich_state) ? l->rich : NONE;
 	if (l->any != NONE && take(c, l->any, l->any_state))
@@ -305,10 +225,7 @@ static uint32_t share(const struct dc_recorder *r, uint32_t grown)
 /* Most likely as this time: by the oldest of its own, or where the hand goes on. A guess that costs little where it is wrong. */
 static uint32_t next_of(const struct claim *c, uint32_t i)
 {
-	const struct dc_own *own = &c->t->own;
-	if (!c->own)
-		return (i + 1) % c->grown;
-	return own->unseen ? own->hand % c->grown : own->claims[own->first] & CLAIM_INDEX_MAX;
+	return c->own ? dc_own_expected(&c->t->own) : (i + 1) % c->grown;
 }
 
 /* The next chunk is long out of the caches by now: its entry, header and first events are asked for a whole chunk ahead. */
@@ -331,7 +248,7 @@ uint32_t dc_chunk_claim(struct dc_recorder *r, struct dc_thread *t, uint64_t now
 		if (i == NONE)
 			continue;
 		*ret_generation = dc_state_generation(__atomic_load_n(&r->entries[i].state, __ATOMIC_RELAXED)); /* ours */
-		own_push(&c, i, *ret_generation);
+		dc_own_push(r, t, i, *ret_generation, c.now);
 		t->own.next = next_of(&c, i);
 		/* [chunk-reuse] release fence; pairs with the reader's second acquire fence: a byte of the new
 		 * generation is never seen under the old state word */

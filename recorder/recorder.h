@@ -48,17 +48,23 @@ enum dc_copies { DC_COPIES_AUTO, DC_COPIES_NONE, DC_COPIES_ALL };
 
 enum dc_phase { DC_PHASE_NONE, DC_PHASE_STARTING, DC_PHASE_ON, DC_PHASE_STOPPED, DC_PHASE_OFF };
 
-/*
- * What a lane knows of its own chunks (claim.c): the youngest of its claims, in their order, and where it has to look for
- * those it has forgotten.
- */
-#define DC_OWN_KEPT 384u
+/* What a lane knows of its own chunks: see own.c. */
+#define DC_OWN_KEPT 352u
+#define DC_OWN_FOUND 64u
+#define DC_OWN_MARKS 16u
 struct dc_own {
-	uint32_t first, count; /* of @claims: where the oldest is, round the end */
-	uint32_t hand; /* where the search for forgotten ones goes on */
-	uint32_t unseen; /* entries of the table that it has yet to pass; 0: nothing is forgotten */
 	uint32_t next; /* what it will most likely claim next */
-	uint32_t claims[DC_OWN_KEPT]; /* see claim.c */
+	uint32_t claimed; /* its claims so far */
+	uint32_t first, count; /* of @claims: where the oldest is, round the end */
+	uint32_t found_first, found_count; /* of @found, likewise */
+	uint32_t hand; /* where the search for forgotten ones goes on */
+	uint32_t unseen; /* entries of the table that it has yet to pass; 0: all that are forgotten are found */
+	uint32_t marked; /* marks so far; the youngest is the one before */
+	struct {
+		uint32_t claimed, time; /* coarse */
+	} marks[DC_OWN_MARKS]; /* when the lane had claimed how many */
+	uint32_t found[DC_OWN_FOUND]; /* old ones, met by the hand */
+	uint32_t claims[DC_OWN_KEPT]; /* the youngest */
 };
 
 /* One thread, from the ABI part on. One page, so a fork wipes whole threads and neighbours share no line. */
@@ -172,6 +178,11 @@ void dc_chunk_ready(struct dc_recorder *r, uint32_t i);
 uint32_t dc_chunk_claim(struct dc_recorder *r, struct dc_thread *t, uint64_t now, uint32_t *ret_generation);
 #define DC_EXPECTED_LINES 8u /* of a page: behind those the CPU has seen where writing goes, and runs ahead by itself */
 void dc_chunk_expect(const struct dc_recorder *r, const struct dc_thread *t); /* asks the CPU for what it will claim next */
+
+/* own.c */
+void dc_own_push(const struct dc_recorder *r, struct dc_thread *t, uint32_t i, uint32_t generation, uint32_t now);
+uint32_t dc_own_oldest(const struct dc_recorder *r, struct dc_thread *t, uint64_t *ret_state); /* forgotten by this; NONE: no more */
+uint32_t dc_own_expected(const struct dc_own *own); /* what that will most likely be next time */
 
 /* chunk.c */
 int dc_chunk_switch(struct dc_recorder *r, struct dc_thread *t); /* 0, -ENOSPC: none to be had, counted */

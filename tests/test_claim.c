@@ -21,12 +21,17 @@
 #define PAD 600 /* bytes of an event: few events a chunk */
 #define CHUNK_EVENTS ((DC_CHUNK_BYTES_MIN - 64) / (PAD + 16))
 
-/* @alone events of the first thread, then @rounds of all, each as many as @burst at most. */
-struct play {
-	uint64_t memory_bytes;
-	int alone;
+/* Acts one after the other: in turns, @rounds for each of those threads, as many events as @burst at most. */
+struct act {
+	unsigned first, threads;
 	int rounds;
 	int burst;
+};
+
+struct play {
+	uint64_t memory_bytes;
+	int pause_us; /* between turns */
+	struct act act[4]; /* until one has no threads */
 };
 
 static const struct play *play;
@@ -44,14 +49,16 @@ static void record(unsigned who, int count)
 
 static void *takes_turns(void *arg)
 {
-	unsigned who = (unsigned)(uintptr_t)arg;
-	for (int round = 0; round < play->rounds; round++) {
-		while (atomic_load(&turn) % THREADS != who)
-			sched_yield();
-		if (round == 0 && who == 0)
-			record(who, play->alone);
-		record(who, 1 + (round * 7 + (int)who * 5) % play->burst);
-		atomic_fetch_add(&turn, 1);
+	unsigned who = (unsigned)(uintptr_t)arg, began = 0;
+	for (const struct act *a = play->act; a->threads; began += a->threads * (unsigned)a->rounds, a++) {
+		for (int round = 0; round < a->rounds && who - a->first < a->threads; round++) {
+			while (atomic_load(&turn) != began + (unsigned)round * a->threads + who - a->first)
+				sched_yield();
+			if (play->pause_us)
+				usleep((useconds_t)play->pause_us);
+			record(who, 1 + (round * 7 + (int)who * 5) % a->burst);
+			atomic_fetch_add(&turn, 1);
+		}
 	}
 	return NULL;
 }
@@ -75,31 +82,43 @@ static void app(void *arg)
 /* What is left of one lane's events, by their numbers. */
 struct left {
 	int oldest, youngest, count;
+	int unbroken; /* how many of the youngest, without a gap */
 };
 
-static unsigned play_out(struct play p, struct left left[THREADS])
+static void leave(struct left *l, int n)
+{
+	assert_true(!l->count || n > l->youngest); /* the ring is read in the lane's order */
+	l->unbroken = l->count && n == l->youngest + 1 ? l->unbroken + 1 : 1;
+	l->oldest = l->count ? l->oldest : n;
+	l->youngest = n;
+	l->count++;
+}
+
+/* Return: chunks, of all lanes. */
+static int play_out(struct play p, struct left left[THREADS])
 {
 	static struct guest_rings rings;
-	unsigned lanes = 0;
 	assert_int_equal(guest_run(app, &p), 0);
 	struct guest_ring *r = guest_only(&rings);
 	memset(left, 0, THREADS * sizeof *left);
 	for (size_t i = 0; i < r->count; i++) {
 		const struct guest_event *e = &r->event[i];
+		const char *number = strstr(e->text, "n=");
 		if (e->kind != DC_KIND_INSTANT)
 			continue;
 		assert_in_range(e->lane, 0, THREADS - 1);
-		struct left *l = &left[e->lane];
-		int n = atoi(e->text + strlen("n="));
-		lanes += !l->count;
-		l->oldest = !l->count || n < l->oldest ? n : l->oldest;
-		l->youngest = n > l->youngest ? n : l->youngest;
-		l->count++;
+		leave(&left[e->lane], atoi(number + strlen("n=")));
 	}
-	unsigned share = r->header.chunks_grown / THREADS;
-	assert_int_equal(lanes, THREADS);
+	int chunks = (int)r->header.chunks_grown;
 	guest_rings_free(&rings);
-	return share;
+	guest_clean(); /* the next play has a ring of its own */
+	return chunks;
+}
+
+/* What the division leaves over may all be one lane's. */
+static void assert_fair(int count, int share)
+{
+	assert_in_range(count, (share - 2) * (int)CHUNK_EVENTS, (share + (int)THREADS) * (int)CHUNK_EVENTS);
 }
 
 /* Claim: lanes of equal weight keep exactly their last events, a fair share of the ring each, without a gap. */
@@ -107,11 +126,11 @@ static void test_own_oldest(void **state)
 {
 	struct left left[THREADS];
 	(void)state;
-	int share = (int)play_out((struct play){1 << 20, 0, 100, 40}, left);
+	int share = play_out((struct play){1 << 20, 0, {{0, THREADS, 100, 40}}}, left) / (int)THREADS;
 	for (unsigned i = 0; i < THREADS; i++) {
 		assert_in_range(left[i].youngest, 2 * share * (int)CHUNK_EVENTS, INT32_MAX); /* went round often */
-		assert_int_equal(left[i].count, left[i].youngest - left[i].oldest + 1);
-		assert_in_range(left[i].count, (share - 2) * (int)CHUNK_EVENTS, (share + 3) * (int)CHUNK_EVENTS);
+		assert_int_equal(left[i].count, left[i].unbroken);
+		assert_fair(left[i].count, share);
 	}
 }
 
@@ -123,12 +142,53 @@ static void test_own_forgotten(void **state)
 {
 	struct left left[THREADS];
 	(void)state;
-	int share = (int)play_out((struct play){8 << 20, 20000, 600, 60}, left);
+	const struct play p = {8 << 20, 0, {{0, 1, 200, 200}, {0, THREADS, 600, 60}}};
+	int share = play_out(p, left) / (int)THREADS;
 	assert_in_range(share * (int)THREADS, 1500, INT32_MAX); /* several times what a lane keeps account of */
 	for (unsigned i = 0; i < THREADS; i++) {
 		assert_in_range(left[i].youngest, 8 * share * (int)CHUNK_EVENTS, INT32_MAX);
 		assert_in_range(left[i].oldest, left[i].youngest - 2 * share * (int)CHUNK_EVENTS, INT32_MAX);
-		assert_in_range(left[i].count, (share - 2) * (int)CHUNK_EVENTS, (share + 3) * (int)CHUNK_EVENTS);
+		assert_fair(left[i].count, share);
+	}
+}
+
+/* No gap in the youngest three quarters of a fair share. */
+static void assert_unbroken(const struct left *left, unsigned lanes, int share)
+{
+	for (unsigned i = 0; i < lanes; i++) {
+		assert_in_range(left[i].unbroken, share * (int)CHUNK_EVENTS / 4 * 3, INT32_MAX);
+		assert_in_range(left[i].youngest, left[i].unbroken + (int)CHUNK_EVENTS, INT32_MAX); /* some are gone */
+	}
+}
+
+/*
+ * Claim: where chunks of one lane lie together, thousands of them, because the other had no CPU meanwhile, the other gives
+ * up its oldest all the same when it comes there.
+ */
+static void test_own_across_others(void **state)
+{
+	struct left left[THREADS];
+	(void)state;
+	for (int rounds = 900; rounds < 1200; rounds += 60) { /* the ring is full, and then it goes on */
+		const struct play p = {32 << 20, 0, {{0, 1, 200, 200}, {1, 1, 200, 200}, {0, 2, rounds, 60}}};
+		int share = play_out(p, left) / 2;
+		assert_in_range(share, 3000, INT32_MAX);
+		assert_unbroken(left, 2, share);
+	}
+}
+
+/*
+ * Claim: who comes late to a full ring takes old chunks of those that have many, and they go on to give up old ones. With
+ * pauses: how old a chunk is is known to some milliseconds.
+ */
+static void test_newcomers(void **state)
+{
+	struct left left[THREADS];
+	(void)state;
+	for (int rounds = 300; rounds < 900; rounds += 120) {
+		const struct play p = {32 << 20, 100, {{0, 2, 800, 120}, {0, 3, rounds, 120}}};
+		int share = play_out(p, left) / 3;
+		assert_unbroken(left, 3, share);
 	}
 }
 
@@ -235,6 +295,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(test_own_oldest, guest_teardown),
 		cmocka_unit_test_teardown(test_own_forgotten, guest_teardown),
+		cmocka_unit_test_teardown(test_own_across_others, guest_teardown),
+		cmocka_unit_test_teardown(test_newcomers, guest_teardown),
 		cmocka_unit_test_teardown(test_full_one_let_go, guest_teardown),
 		cmocka_unit_test_teardown(test_full_one_kept, guest_teardown),
 	};
