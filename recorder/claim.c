@@ -178,7 +178,7 @@ static uint32_t take_own(const struct claim *c)
 
 /*
  * The hand meets chunks of any age, and those side by side are mostly of one. So this looks in many places, by steps through
- * the whole pool, and takes the oldest: an old one. It is for a lane that comes to its share, once.
+ * the whole pool, and takes the oldest: an old one. It is for a lane below its share, on its way there.
  */
 static uint32_t take_others(const struct claim *c, struct look *l)
 {

@@ -19,9 +19,9 @@
  * has its chunks in the order they were claimed, so what the hand meets is the oldest. The few ahead last while it crosses
  * a stretch that is all of other lanes; such come to be where a thread did not have a CPU for a while.
  *
- * That order is not kept where the lane has taken chunks of others in between. So the hand leaves alone what is among the
- * youngest seven eighths of what the lane holds, and meets it again the next time round. Marks, one at each sixteenth, say
- * when how many were claimed.
+ * That order is not kept where the lane has taken chunks of others in between. So the hand leaves alone what is young, and
+ * meets it again the next time round: as a rule the youngest seven eighths of what the lane holds, to a tick of the coarse
+ * clock. Marks, one at each sixteenth, say when how many were claimed; of a lane that grew or shrank lately they say less.
  *
  * Invariant: a chunk of the lane is on the list, found, or among the @unseen entries before the hand.
  *
@@ -61,13 +61,21 @@ static bool stands(uint32_t word, uint64_t state)
 	return state && (word_of(0, dc_state_generation(state)) ^ word) >> INDEX_BITS == 0;
 }
 
-/* What was sealed later is young. */
-static uint32_t old_until(const struct dc_own *own, uint32_t holds)
+/*
+ * Which chunks are young: those sealed later than the oldest mark that leaves a sixteenth of what the lane holds to be
+ * old, so that there always is something to collect. Return: false: none, there is no such mark.
+ */
+static bool young_since(const struct dc_own *own, uint32_t holds, uint32_t *ret_time)
 {
-	uint32_t k = 1, kept = own->marked < DC_OWN_MARKS ? own->marked : DC_OWN_MARKS;
-	while (k < kept && own->claimed - own->marks[(own->marked - k) % DC_OWN_MARKS].claimed < holds - holds / 8)
-		k++;
-	return own->marks[(own->marked - k) % DC_OWN_MARKS].time;
+	const uint32_t kept = own->marked < DC_OWN_MARKS ? own->marked : DC_OWN_MARKS;
+	for (uint32_t k = kept; k; k--) {
+		uint32_t i = (own->marked - k) % DC_OWN_MARKS;
+		if (own->claimed - own->marks[i].claimed > holds - holds / DC_OWN_MARKS)
+			continue;
+		*ret_time = own->marks[i].time;
+		return true;
+	}
+	return false;
 }
 
 static void mark(struct dc_own *own, uint32_t holds, uint32_t now)
@@ -79,12 +87,6 @@ static void mark(struct dc_own *own, uint32_t holds, uint32_t now)
 	own->marked++;
 }
 
-static bool is_young(const struct dc_recorder *r, uint32_t i, uint32_t until)
-{
-	uint32_t sealed = __atomic_load_n(&r->entries[i].sealed, __ATOMIC_RELAXED); /* our own store, or the lane is not ours */
-	return (int32_t)(sealed - until) > 0;
-}
-
 static void found(struct dc_own *own, uint32_t word)
 {
 	own->found[(own->found_first + own->found_count) % DC_OWN_FOUND] = word;
@@ -92,24 +94,32 @@ static void found(struct dc_own *own, uint32_t word)
 }
 
 /*
- * Collects, but no more than a thirty-second of what the lane holds: in a table that is in order, those behind count as
- * young. Where the list has room for all that the lane holds, every one is collected: then the search is to end.
+ * Collects, but no more than a thirty-second of what the lane holds: in a table that is in order the old ones end soon
+ * after. It passes a good many entries at a time, and as many as it takes where there is nothing to give out.
+ *
+ * A young one that it leaves alone is on the list where that has room for all the lane holds; else it is unseen again.
  */
 static void look_ahead(const struct dc_recorder *r, struct dc_thread *t)
 {
 	struct dc_own *own = &t->own;
 	const uint32_t grown = __atomic_load_n(&r->header->chunks_grown, __ATOMIC_ACQUIRE); /* [chunks-grown] acquire */
-	const uint32_t holds = held(r, t), some = 1 + holds / 32, until = old_until(own, holds);
+	const uint32_t holds = held(r, t), some = 1 + holds / 32;
 	const uint32_t wanted = some < DC_OWN_FOUND ? some : DC_OWN_FOUND;
+	const bool listed = holds <= DC_OWN_KEPT;
+	const uint32_t most = listed ? LOOK : grown;
+	uint32_t since = 0;
+	const bool young = young_since(own, holds, &since);
 
-	for (uint32_t k = 0; k < LOOK && own->unseen && own->found_count < wanted; k++) {
-		uint32_t i = own->hand++ % grown;
+	for (uint32_t k = 0; own->unseen && own->found_count < wanted && k < (own->found_count ? LOOK : most); k++) {
+		uint32_t i = own->hand < grown ? own->hand : 0;
 		uint64_t state = state_of(r, t, i);
+		own->hand = i + 1;
 		own->unseen--;
 		if (!state)
 			continue;
-		if (holds > DC_OWN_KEPT && is_young(r, i, until))
-			own->unseen = grown;
+		/* relaxed: our own store, of a chunk that is ours */
+		if (young && (int32_t)(__atomic_load_n(&r->entries[i].sealed, __ATOMIC_RELAXED) - since) > 0)
+			own->unseen = listed ? own->unseen : grown;
 		else
 			found(own, word_of(i, dc_state_generation(state)));
 	}
@@ -140,12 +150,15 @@ uint32_t dc_own_oldest(const struct dc_recorder *r, struct dc_thread *t, uint64_
 
 	look_ahead(r, t);
 	while (own->found_count || own->count > current) {
-		uint32_t word = own->found_count ? pop_found(own) : pop_claim(own);
+		const bool met = own->found_count;
+		uint32_t word = met ? pop_found(own) : pop_claim(own);
 		uint64_t state = state_of(r, t, word & INDEX_MAX);
 		if (stands(word, state)) {
 			*ret_state = state;
 			return word & INDEX_MAX;
 		}
+		if (met && !own->found_count)
+			look_ahead(r, t); /* others have taken all of them */
 	}
 	return NONE;
 }

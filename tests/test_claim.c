@@ -169,7 +169,7 @@ static void test_own_across_others(void **state)
 {
 	struct left left[THREADS];
 	(void)state;
-	for (int rounds = 900; rounds < 1200; rounds += 60) { /* the ring is full, and then it goes on */
+	for (int rounds = 900; rounds < 1200; rounds += 130) { /* the ring is full, and then it goes on */
 		const struct play p = {32 << 20, 0, {{0, 1, 200, 200}, {1, 1, 200, 200}, {0, 2, rounds, 60}}};
 		int share = play_out(p, left) / 2;
 		assert_in_range(share, 3000, INT32_MAX);
@@ -177,18 +177,30 @@ static void test_own_across_others(void **state)
 	}
 }
 
-/*
- * Claim: who comes late to a full ring takes old chunks of those that have many, and they go on to give up old ones. With
- * pauses: how old a chunk is is known to some milliseconds.
- */
-static void test_newcomers(void **state)
+/* With pauses: how old a chunk is is known to some milliseconds. @all: in the last act. */
+static void assert_kept(struct act fill, struct act come, struct act all)
 {
 	struct left left[THREADS];
+	const struct play p = {32 << 20, 100, {fill, come, all}};
+	int share = play_out(p, left) / (int)all.threads;
+	assert_unbroken(left, all.threads, share);
+}
+
+/* Claim: who comes late to a full ring takes old chunks of those that have many, and they go on to give up old ones. */
+static void test_newcomers(void **state)
+{
 	(void)state;
-	for (int rounds = 300; rounds < 900; rounds += 120) {
-		const struct play p = {32 << 20, 100, {{0, 2, 800, 120}, {0, 3, rounds, 120}}};
-		int share = play_out(p, left) / 3;
-		assert_unbroken(left, 3, share);
+	for (int rounds = 300; rounds < 900; rounds += 240)
+		assert_kept((struct act){0, 2, 600, 120}, (struct act){0, 3, rounds, 120}, (struct act){0, 3, 30, 120});
+}
+
+/* Claim: so does a lane that was idle while they took from it, a part of what it had or most. */
+static void test_own_after_theft(void **state)
+{
+	(void)state;
+	for (int rounds = 50; rounds < 400; rounds += 120) {
+		assert_kept((struct act){0, 2, 600, 120}, (struct act){2, 1, rounds, 120}, (struct act){0, 3, 300, 120});
+		assert_kept((struct act){0, 1, 1200, 120}, (struct act){1, 4, rounds, 120}, (struct act){0, 5, 150, 120});
 	}
 }
 
@@ -297,6 +309,7 @@ int main(void)
 		cmocka_unit_test_teardown(test_own_forgotten, guest_teardown),
 		cmocka_unit_test_teardown(test_own_across_others, guest_teardown),
 		cmocka_unit_test_teardown(test_newcomers, guest_teardown),
+		cmocka_unit_test_teardown(test_own_after_theft, guest_teardown),
 		cmocka_unit_test_teardown(test_full_one_let_go, guest_teardown),
 		cmocka_unit_test_teardown(test_full_one_kept, guest_teardown),
 	};
