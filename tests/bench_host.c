@@ -14,12 +14,12 @@
 #include "tests/bench.h"
 
 #define SLICES 50u /* of a CPU and look */
-#define TURNS 20000u
+#define TURNS 100000u /* some 0.1 ms */
 #define PAUSE_NS 10000000
 #define CPUS_MAX 256
 #define CHAIN_MAX 1.33
 #define WIDE_MAX 0.5
-#define DISTURBED_MAX 0.1 /* of the slices, of a quiet machine */
+#define DISTURBED_MAX 0.25 /* of the slices, of a quiet machine: medians over rounds hold */
 
 #if defined(__x86_64__)
 #define ADD(x) "add $1, %" #x "\n\t"
@@ -61,6 +61,7 @@ static double look(const cpu_set_t *cpus)
 			if (!CPU_ISSET(cpu, cpus))
 				continue;
 			bench_pin((int)cpu);
+			chain_ns(); /* a CPU that wakes up is slow */
 			slices[n] = (struct slice){ chain_ns(), wide_ns() };
 			best = slices[n].chain_ns < best ? slices[n].chain_ns : best;
 			n++;
@@ -86,7 +87,7 @@ int main(int argc, char **argv)
 	while ((disturbed = look(&cpus)) > DISTURBED_MAX && bench_now_ns() - began < wait_s * 1e9)
 		;
 	bench_figure(&r, "disturbed", disturbed, "x", "of the slices");
-	bench_figure(&r, "quiet", disturbed <= DISTURBED_MAX, "", "1: a tenth of them at most");
+	bench_figure(&r, "quiet", disturbed <= DISTURBED_MAX, "", "1: a quarter of them at most");
 	bench_figure(&r, "waited_s", (bench_now_ns() - began) / 1e9, "s", "until that look was over");
 	bench_end(&r);
 	return 0;
