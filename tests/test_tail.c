@@ -282,7 +282,7 @@ static void test_sampling(void **state)
 	assert_true(dc_tail_totals(t)->skipped_chunks > 0);
 	if (dc_tail_totals(t)->lost_chunks == 0) /* what was not heard is counted */
 		assert_int_equal(dc_tail_totals(t)->events + dc_tail_totals(t)->skipped_events, recorded(ring) - before);
-	assert_true(h.events[0] < n);
+	assert_true(h.events[0] < n * 4 / 5);
 	assert_int_equal(h.twice + h.foreign, 0);
 	if (fabs(h.weight[0] / (double)n - 1) > apart || fabs(h.spans_weight / (double)n - 1) > apart)
 		fail_msg("of %llu events %llu were decoded and stand for %g, of spans %g", (unsigned long long)n,
